@@ -1,0 +1,106 @@
+"""What goes wrong, said in one line: the errors a user can cause, and the one place that turns them into exit codes."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+OUT_OF_MEMORY = "out of memory: a smaller batch needs less, for example --batch-size 32"
+
+
+class Refused(Exception):
+    """What was asked or given is wrong; the message names the file or option and what to do. Exit code 2."""
+
+
+class Failed(Exception):
+    """The run could not go on; the message names the cause and what to do. Exit code 1."""
+
+
+class Stopped(BaseException):
+    """A signal asked the run to stop. Not an Exception, so that no library swallows it. Exit code 128 + signal."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.exit_code = 128 + signal_number
+        self.advice = "nothing was in training"
+
+
+def run(main: Callable[[], None]) -> int:
+    """Call `main` and return the exit code of the process; expected errors become one line on standard error."""
+    _catch_signals()
+    if hasattr(sys.stdout, "reconfigure"):  # each line shows in a file or pipe as it is printed, and outlives a kill
+        sys.stdout.reconfigure(line_buffering=True)
+    exit_code = _call(main)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _let_go_of_output()
+        gone = isinstance(error, BrokenPipeError)
+        exit_code = exit_code or (1 if gone else _complain(_file_trouble(error), 1))
+    return exit_code
+
+
+def _call(main: Callable[[], None]) -> int:
+    try:
+        main()
+    except SystemExit as end:  # --help
+        return end.code or 0
+    except Refused as error:
+        return _complain(str(error), 2)
+    except Failed as error:
+        return _complain(str(error), 1)
+    except Stopped as stop:
+        return _complain(f"stopped: {stop.advice}", stop.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`): nothing is left to say, and nobody to say it to.
+        _let_go_of_output()
+        return 1
+    except OSError as error:
+        return _complain(_file_trouble(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _complain(OUT_OF_MEMORY, 1)
+    return 0
+
+
+def _let_go_of_output() -> None:
+    """Send what is left in the buffer nowhere, or the interpreter would try once more, and fail with a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _catch_signals() -> None:
+    """Ctrl-C and SIGTERM unwind the program once, so that locks and half-written files go; a second one ends it."""
+
+    def stop(number: int, _frame: object) -> None:
+        for caught in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(caught, lambda number, _frame: os._exit(128 + number))
+        raise Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def _complain(message: str, exit_code: int) -> int:
+    print(f"error: {' '.join(message.split())}" if exit_code < 128 else message, file=sys.stderr)
+    return exit_code
+
+
+def _file_trouble(error: OSError) -> str:
+    if error.errno == errno.ENOMEM:
+        return OUT_OF_MEMORY
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+    if error.errno in NO_SPACE:
+        return f"{what}; what was saved before is intact: make room, then go on with --resume"
+    return f"{what}; look at this file's place and its permissions"
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """torch says it in words: its CPU allocator raises a plain RuntimeError, and its writer of files another over it."""
+    if error is None:
+        return False
+    words = str(error).lower()
+    said = "out of memory" in words or "can't allocate memory" in words
+    return said or isinstance(error, MemoryError) or _out_of_memory(error.__context__)
