@@ -1,0 +1,129 @@
+"""What a trained network is worth: predictions, accuracies, confusion, per-class figures, and two networks compared."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from fmnist.data import FashionMNIST
+from fmnist.training import Learner, log_probabilities
+
+SUBSET = 2000  # training images on which the training accuracy is measured
+SIGNIFICANT = 0.05  # a difference less likely than this under chance alone is called more than noise
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One network scored on the T test images and on a subset of the training images; accuracies are fractions."""
+
+    probabilities: np.ndarray  # float32 [T, 10], of the test images
+    labels: np.ndarray  # int64 [T], their true classes
+    test_accuracy: float
+    test_loss: float  # mean cross-entropy
+    train_subset_accuracy: float
+    mean_accuracy: float  # over the pooled test and subset images
+    confusion: np.ndarray  # int [10, 10], rows true, columns predicted
+    per_class: dict[str, list[float]]  # precision, recall and f1, each of the ten classes
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """int64 [T], the likeliest class of each test image."""
+        return self.probabilities.argmax(axis=1)
+
+
+def evaluate(learner: Learner, dataset: FashionMNIST, seed: int) -> Evaluation:
+    """Score `learner` once on the test images and on the training subset that `seed` chooses."""
+    scores = log_probabilities(learner, dataset.test_images).double()
+    labels = dataset.test_labels.cpu()
+    subset = training_subset(len(dataset.train_images), seed).to(dataset.train_images.device)
+    subset_scores = log_probabilities(learner, dataset.train_images[subset])
+    right = int((scores.argmax(dim=1) == labels).sum())
+    subset_right = int((subset_scores.argmax(dim=1) == dataset.train_labels[subset].cpu()).sum())
+    confusion, per_class = confusion_and_per_class(labels.numpy(), scores.argmax(dim=1).numpy())
+    return Evaluation(
+        probabilities=scores.exp().float().numpy(),
+        labels=labels.numpy(),
+        test_accuracy=right / len(labels),
+        test_loss=float(F.nll_loss(scores, labels)),
+        train_subset_accuracy=subset_right / len(subset),
+        mean_accuracy=(right + subset_right) / (len(labels) + len(subset)),
+        confusion=confusion,
+        per_class=per_class,
+    )
+
+
+def training_subset(count: int, seed: int) -> torch.Tensor:
+    """Choose by `seed` the indices, int64 [2000] or fewer, of training images among `count`."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:SUBSET]
+
+
+def confusion_and_per_class(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, dict[str, list[float]]]:
+    """Return the confusion matrix, int [10, 10] with rows true, and precision, recall and F1 of each class.
+
+    A class that is never predicted has precision 0, and one that never occurs recall 0.
+    """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    classes = np.arange(10)
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, predictions, labels=classes, zero_division=0.0)
+    per_class = {"precision": precision.tolist(), "recall": recall.tolist(), "f1": f1.tolist()}
+    return confusion_matrix(labels, predictions, labels=classes), per_class
+
+
+def compare(a: str, b: str, runs: dict[str, list[Evaluation]]) -> dict[str, Any]:
+    """Say whether network `b` differs from `a` by more than noise, from the runs of each over the same seeds.
+
+    One seed: McNemar's exact test on the test images that only one of the two gets right, which speaks of these two
+    trained networks. Several seeds: the paired t test on the accuracies seed by seed, which speaks of the two recipes.
+    """
+    differences = np.array(
+        [right.test_accuracy - left.test_accuracy for left, right in zip(runs[a], runs[b], strict=True)]
+    )
+    if len(differences) == 1:
+        test, p_value = "McNemar", _mcnemar(runs[a][0], runs[b][0])
+        count = len(runs[a][0].labels)
+    else:
+        test, p_value, count = "paired t", _paired_t(differences), len(differences)
+    return {
+        "a": a,
+        "b": b,
+        "difference": float(differences.mean()),
+        "p_value": p_value,
+        "test": test,
+        "n": count,
+        "verdict": "more than noise" if p_value < SIGNIFICANT else "no more than noise",
+    }
+
+
+def _mcnemar(a: Evaluation, b: Evaluation) -> float:
+    from scipy.stats import binomtest
+
+    a_right, b_right = (run.predictions == run.labels for run in (a, b))
+    only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
+    return float(binomtest(only_b, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def _paired_t(differences: np.ndarray) -> float:
+    """Two-sided p value of differences with mean zero; scipy has no answer where they are all the same."""
+    from scipy.stats import ttest_1samp
+
+    if np.ptp(differences) == 0:
+        return 1.0 if differences[0] == 0 else 0.0
+    return float(ttest_1samp(differences, 0).pvalue)
+
+
+def scores(evaluation: Evaluation) -> dict[str, float]:
+    """Return the accuracies and the test loss, by the names they have in metrics.json."""
+    names = ("test_accuracy", "train_subset_accuracy", "mean_accuracy", "test_loss")
+    return {name: getattr(evaluation, name) for name in names}
+
+
+def mean_and_deviation(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return "mean" and "std", the sample standard deviation, of every number that at least two `runs` report."""
+    values = {key: np.array([run[key] for run in runs]) for key in runs[0] if key != "seed"}
+    return {
+        "mean": {key: float(value.mean()) for key, value in values.items()},
+        "std": {key: float(value.std(ddof=1)) for key, value in values.items()},
+    }

@@ -1,0 +1,86 @@
+"""The numbers of a run, put together: what becomes metrics.json, and what the tables and figures show."""
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from fmnist.evaluation import Evaluation, compare, mean_and_deviation, scores
+from fmnist.exploration import Exploration, statistics
+
+LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is kept of a network (a recipes.Network) that was trained from one seed."""
+
+    network: Any
+    history: list[dict[str, Any]]  # numbers of each epoch
+    evaluation: Evaluation
+    cost: dict[str, int]  # parameters, and multiply_adds of one image
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """The numbers that a table compares."""
+        seconds = sum(epoch["seconds"] for epoch in self.history)
+        return {**scores(self.evaluation), "train_loss": self.history[-1]["train_loss"], "training_seconds": seconds}
+
+
+def collect(
+    recipe: Any,
+    trained: dict[str, list[Trained]],
+    found: Exploration | None,
+    source: str,
+    machine: dict[str, str],
+) -> dict[str, Any]:
+    """Return the content of metrics.json for a run of `recipe` (a recipes.Recipe).
+
+    `trained` holds each network's results, one per seed; `found` what is known of the data set, where the recipe
+    explores it; `source` says where it came from; `machine` names device and precision.
+    """
+    evaluations = {name: [result.evaluation for result in runs] for name, runs in trained.items()}
+    return {
+        "recipe": recipe.name,
+        "title": recipe.title,
+        "seed": min((run.network.training.seed for runs in trained.values() for run in runs), default=0),
+        **machine,
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "data": {"source": source},
+        **({"statistics": statistics(found)} if found else {}),
+        "models": {name: _model(runs) for name, runs in trained.items()},
+        "best": best_on_validation(trained),
+        "comparisons": [compare(a, b, evaluations) for a, b in recipe.pairs],
+        "notes": list(recipe.notes),
+    }
+
+
+def best_on_validation(trained: dict[str, list[Trained]]) -> str | None:
+    """Return the network with the highest validation accuracy after its last epoch; None without a validation split.
+
+    Of several seeds the first counts: its weights are the ones that are kept. The test images have no say in it.
+    """
+    reached = {name: runs[0].history[-1].get("validation_accuracy") for name, runs in trained.items()}
+    held_out = {name: accuracy for name, accuracy in reached.items() if accuracy is not None}
+    return max(held_out, key=held_out.get, default=None)
+
+
+def _model(runs: list[Trained]) -> dict[str, Any]:
+    """One network's part: its first run in full, and what several seeds made of it."""
+    first, network = runs[0], runs[0].network
+    several = [{"seed": run.network.training.seed, **run.summary} for run in runs]
+    return {
+        "title": network.title,
+        "change": network.change,
+        "published": network.published,
+        **first.cost,
+        **first.summary,
+        "confusion": first.evaluation.confusion.tolist(),
+        "per_class": first.evaluation.per_class,
+        "config": network.settings,
+        "epochs": first.history,
+        **({"seeds": several, **mean_and_deviation(several)} if len(runs) > 1 else {}),
+    }
