@@ -1,0 +1,117 @@
+"""Which figures a run leaves behind, and from which of its numbers each is drawn."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fmnist import comparison_figures, data_figures, figures
+from fmnist.data import CLASSES, FashionMNIST
+from fmnist.drawing import colours
+from fmnist.evaluation import Evaluation
+from fmnist.exploration import Exploration
+
+# What a recipe may ask for besides the figures that every recipe has.
+EXTRA = {
+    "gains": "what each network gained over the one before",
+    "cost": "accuracy against parameters, multiply-adds and time",
+    "steps": "the losses by step instead of by epoch",
+    "layers": "kernels and activation maps of every convolutional network",
+    "best layers": "the same of the network that is best on the validation images",
+}
+
+Pictures = list[tuple[str, Path]]  # title and place of each
+
+
+class Album:
+    """Draws figures into a folder and remembers their titles and places."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pictures: Pictures = []
+
+    def add(self, file: str, title: str, figure: Callable, *content: Any, **how: Any) -> None:
+        """Let `figure` draw `content` under `title`."""
+        figure(self.folder / file, *content, title=title, **how)
+        self.pictures.append((title, self.folder / file))
+
+
+def draw_models(
+    extra: Sequence[str],
+    numbers: Mapping[str, Any],
+    evaluations: Mapping[str, Evaluation],
+    dataset: FashionMNIST,
+    folder: Path,
+) -> Pictures:
+    """Draw what the networks learnt and where they err: of all on common axes, then of each.
+
+    `numbers` is the content of metrics.json; `extra` names figures of EXTRA.
+    """
+    models = numbers["models"]
+    if not models:
+        return []
+    histories = {name: model["epochs"] for name, model in models.items()}
+    titles = {name: model["title"] for name, model in models.items()}
+    accuracies = {name: model["test_accuracy"] for name, model in models.items()}
+    steps = {name: history[0]["steps"] for name, history in histories.items()} if "steps" in extra else None
+    palette = colours(models)
+    album = Album(folder)
+    album.add("loss_curves.png", "Loss", figures.loss_curves, histories, titles, steps_per_epoch=steps)
+    album.add("accuracy_curves.png", "Accuracy", figures.accuracy_curves, histories, accuracies, titles)
+    if len(models) > 2:
+        album.add("model_comparison.png", "Comparison", figures.model_comparison, histories, accuracies, titles=titles)
+    if "gains" in extra:
+        album.add("gains.png", "What each change gained", comparison_figures.gains, *_gains(models))
+    if "cost" in extra:
+        album.add("cost.png", "Accuracy against complexity", comparison_figures.cost_scatter, _costs(models))
+    images = dataset.test_images.cpu().numpy()
+    for name, evaluation in evaluations.items():
+        title, own = titles[name], steps and {name: steps[name]}
+        loss = ({name: histories[name]}, titles, palette)
+        album.add(f"{name}_loss.png", f"{title}: loss", figures.loss_curves, *loss, steps_per_epoch=own)
+        confusion = (evaluation.confusion, evaluation.per_class, CLASSES)
+        album.add(f"{name}_confusion.png", f"{title}: confusion", figures.confusion_matrix, *confusion)
+        shown = (images, evaluation.labels, evaluation.probabilities, CLASSES)
+        album.add(f"{name}_examples.png", f"{title}: right and wrong", figures.examples, *shown)
+        album.add(f"{name}_correct.png", f"{title}: right", figures.gallery, *shown, correct=True)
+        album.add(f"{name}_incorrect.png", f"{title}: wrong", figures.gallery, *shown, correct=False)
+    return album.pictures
+
+
+def draw_data(found: Exploration, dataset: FashionMNIST, folder: Path) -> Pictures:
+    """Draw the data set itself, and what was found of it."""
+    images, labels = dataset.train_images.cpu().numpy(), dataset.train_labels.cpu().numpy()
+    album = Album(folder)
+    counts = (found.train_counts, found.test_counts)
+    album.add("class_counts.png", "Images of each class", data_figures.class_counts, *counts, CLASSES)
+    album.add("samples.png", "The first images of each class", data_figures.sample_grid, images, labels, CLASSES)
+    album.add("class_means.png", "The mean image of each class", data_figures.class_means, found.mean_images, CLASSES)
+    pixels = (found.histogram, found.mean, found.deviation)
+    album.add("pixel_histogram.png", "Pixels of each grey level", data_figures.pixel_histogram, *pixels)
+    by_class = (found.class_means, found.class_deviations, CLASSES)
+    album.add("class_statistics.png", "Pixels of each class", data_figures.class_statistics, *by_class)
+    title = "Look-alikes: the framed class is nearest to that of its row"
+    album.add("look_alikes.png", title, data_figures.look_alikes, found.similarity, CLASSES)
+    return album.pictures
+
+
+def networks_to_look_into(extra: Sequence[str], numbers: Mapping[str, Any]) -> list[str]:
+    """Return the names of the networks whose layers a recipe wants to see: none, all, or the best on validation."""
+    if "layers" in extra:
+        return list(numbers["models"])
+    return [numbers["best"]] if "best layers" in extra and numbers["best"] else []
+
+
+def _gains(models: Mapping[str, Any]) -> tuple:
+    """What `comparison_figures.gains` draws: title, accuracy, change and published accuracy of each network."""
+    mean = [model.get("mean", model)["test_accuracy"] for model in models.values()]
+    published = [model["published"].get("test_accuracy") for model in models.values()]
+    return [m["title"] for m in models.values()], mean, [m["change"] for m in models.values()], published
+
+
+def _costs(models: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `comparison_figures.cost_scatter` draws: a row per network, with the seconds of its average epoch."""
+    keys = ("title", "test_accuracy", "parameters", "multiply_adds")
+    return [
+        {"name": name, "seconds": model["training_seconds"] / len(model["epochs"])} | {key: model[key] for key in keys}
+        for name, model in models.items()
+    ]
