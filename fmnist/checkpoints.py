@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 def load(path: Path, *keys: str) -> dict[str, Any]:
     """Read what `save` wrote, running no code from the file. Raises Damaged, also if one of `keys` is not in it."""
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise Damaged(f"{path} is not there") from None
@@ -46,6 +48,14 @@ def load(path: Path, *keys: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT or set(keys) - content.keys():
         raise Damaged(f"{path} was not written by this program")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Raise what zipfile raises unless the archive that torch wrote is unaltered: torch does not look at its sums."""
+    with zipfile.ZipFile(path) as archive:
+        packed = [part for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
+        if packed or archive.testzip() is not None:  # torch packs nothing: what is packed may unfold to any size
+            raise zipfile.BadZipFile
 
 
 # Weights: NAME.pth
@@ -206,8 +216,9 @@ class RunState:
                 self.checkpoints(name).newest(log=lambda _: None)
 
     def is_finished(self) -> bool:
-        """Whether the run that is to be resumed has nothing left to do: all trainings are done and drawn."""
+        """Whether the run that is to be resumed has nothing left to do: all trainings are done, drawn and reported."""
         try:
+            json.loads((self.folder.parent / "metrics.json").read_text())
             return self.resume and json.loads((self.folder / self.FINISHED).read_text()) == self.settings
         except (OSError, ValueError):
             return False

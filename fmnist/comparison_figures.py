@@ -117,12 +117,10 @@ def cost_growth(
         panels = figure.subplots(2, len(measurements), squeeze=False)
         for column, (what, measured) in enumerate(measurements.items()):
             along, *costs = np.asarray(measured, float).T
-            for axes, cost, unit, colour in zip(
-                panels[:, column], costs, ("seconds", "MB"), (BLUE, VERMILION), strict=True
-            ):
-                axes.plot(
-                    along[[0, -1]], cost[[0, -1]], color=GREY, linewidth=1.2, linestyle="--", label="straight line"
-                )
+            units = {"seconds": BLUE, "MB": VERMILION}
+            for axes, cost, (unit, colour) in zip(panels[:, column], costs, units.items(), strict=True):
+                line = {"color": GREY, "linewidth": 1.2, "linestyle": "--", "label": "straight line"}
+                axes.plot(along[[0, -1]], cost[[0, -1]], **line)
                 axes.plot(along, cost, color=colour, marker="o", label="measured")
                 axes.set(xlabel=what, ylabel=unit, ylim=(0, cost.max() * 1.15 or 1))
                 axes.xaxis.set_major_locator(MaxNLocator(5))

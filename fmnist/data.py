@@ -68,7 +68,11 @@ def load(data_dir: Path | str, log: Callable[[str], None] = print) -> FashionMNI
     it failed, if none has it.
     """
     folder = Path(data_dir)
-    if any((folder / name).exists() for name in CSV_FILES) and not list(_places(folder, next(iter(FILES)))):
+    try:
+        has_csv = any((folder / name).exists() for name in CSV_FILES) and not _places(folder, next(iter(FILES)))
+    except OSError as error:
+        raise Refused(f"{folder}: cannot be read ({error.strerror}); name another --data-dir") from None
+    if has_csv:
         dataset = _load_csv(folder)
     else:
         root, source = _provide(folder, log)
@@ -188,6 +192,8 @@ def _fault(path: Path) -> str | None:
     size, digest = FILES[path.name.removesuffix(".gz")]
     actual, seen = hashlib.sha256(), 0
     try:
+        if path.exists() and not path.is_file():
+            return f"{path} is not a file"
         with _open(path) as file:
             while block := file.read(1 << 20):
                 actual.update(block)

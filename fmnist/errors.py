@@ -30,8 +30,9 @@ class Stopped(BaseException):
 def run(main: Callable[[], None]) -> int:
     """Call `main` and return the exit code of the process; expected errors become one line on standard error."""
     _catch_signals()
-    if hasattr(sys.stdout, "reconfigure"):  # each line shows in a file or pipe as it is printed, and outlives a kill
-        sys.stdout.reconfigure(line_buffering=True)
+    if hasattr(sys.stdout, "reconfigure"):
+        # Each line shows in a file or pipe as it is printed, and outlives a kill; a path may hold any bytes.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     exit_code = _call(main)
     try:
         sys.stdout.flush()
@@ -98,7 +99,7 @@ def _file_trouble(error: OSError) -> str:
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
-    """torch says it in words: its CPU allocator raises a plain RuntimeError, and its writer of files another over it."""
+    """torch says it in words: its CPU allocator raises a plain RuntimeError, its writer of files another over it."""
     if error is None:
         return False
     words = str(error).lower()

@@ -17,7 +17,7 @@ from fmnist.drawing import BLUE, DPI, GREY, Board, board, places, signed_scale
 
 SHOWN = 64  # kernels or maps of one layer at most: more would be too small to see
 CHANNELS = 8  # maps of each stage in the progression
-CAPTION = 1.9  # inches for the words on the left of them
+CAPTION = 2.0  # inches for the words on the left of them
 ROBUST = 0.995  # share of a map's values within its colour scale: a few extremes would leave the rest pale
 Stage = tuple[str, str, np.ndarray]  # name, kind and maps [C, h, w] of one layer
 
@@ -117,8 +117,8 @@ def _stage(page: Board, stage: Stage, left: float, top: float, height: float, nu
     scale = signed_scale(maps, ROBUST)
     shape = " x ".join(map(str, maps.shape))
     small = height < 0.9
-    page.words(left, top + 0.04, f"{number}  {name}", size=7.5 if small else 9, ha="left", weight="bold")
-    page.words(left, top + height * 0.32, f"{kind}\n{shape}", size=7 if small else 8.5, ha="left", color=GREY)
+    page.words(left, top + 0.04, f"{number}  {name}", size=7.5 if small else 8, ha="left", weight="bold")
+    page.words(left, top + height * 0.32, f"{kind}\n{shape}", size=7 if small else 8, ha="left", color=GREY)
     left, step, size = left + CAPTION, height - 0.06, height - 0.22
     if maps[0].size == 1:  # a vector: all its values side by side, as a strip
         page.tile(maps.reshape(1, -1), left, top, CHANNELS * step - 0.16, size * 0.6, scale=scale)

@@ -273,7 +273,7 @@ def write_report(
         pictures={"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), "images": _plain(rows)},
     )
     with whole_file(path) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="backslashreplace"))  # a path may hold any bytes
 
 
 def _render(**content: Any) -> str:

@@ -158,7 +158,7 @@ def fit(
             losses[step], correct = learner.step(images[batch], labels[batch])
             right += correct
         seconds = time.perf_counter() - started
-        check_finite(losses, epoch)
+        check_finite(losses, learner.state_dict()["model"], epoch)
 
         sizes = torch.tensor([len(batch) for batch in batches], device=losses.device)
         row = {
@@ -201,9 +201,14 @@ def make_batches(indices: Tensor, batch_size: int) -> list[Tensor]:
     return batches
 
 
-def check_finite(losses: Tensor, epoch: int) -> None:
-    """Raise Failed, naming the first step whose loss is not finite. Called once an epoch: it waits for the device."""
-    broken = (~torch.isfinite(losses)).nonzero()
+def check_finite(losses: Tensor, weights: dict[str, Tensor], epoch: int) -> None:
+    """Raise Failed, naming the first step whose loss is not finite, or the last if the `weights` after it are not.
+
+    Called once an epoch: it waits for the device.
+    """
+    finite = torch.isfinite(losses)
+    finite[-1] &= all(bool(tensor.isfinite().all()) for tensor in weights.values())
+    broken = (~finite).nonzero()
     if len(broken):
         raise Failed(
             f"the loss is no longer a finite number in epoch {epoch}, step {int(broken[0]) + 1}; the checkpoint of "
