@@ -40,6 +40,8 @@ class CNN(nn.Module):
         dropout: float = 0.25,
     ) -> None:
         super().__init__()
+        if any(size < 1 for size in (*kernels, kernel_size, *dense)):
+            raise ValueError("a layer has no kernels, no units, or kernels without pixels")
         paddings = _per_convolution(padding, len(kernels), kernel_size)
         halved = set(range(1, len(kernels) + 1) if pool_after is None else pool_after)
         channels, size = 1, 28

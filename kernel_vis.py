@@ -112,6 +112,8 @@ def draw(
 
     stages, probabilities = activations.trace(model, normalise(torch.from_numpy(sample.pixels)[None]))
     convolutions = activations.convolutions(model)
+    if not convolutions:
+        raise Refused(f"{title} has no convolution to draw; name the weights of a CNN with --weights")
     layer = layer or next(iter(convolutions))
     maps = next((stage.maps.numpy() for stage in stages if stage.name == layer), None)
     if maps is None:

@@ -56,6 +56,18 @@ class Network:
         except ValueError as error:
             raise Refused(f"{self.name}: {error}; change --hidden, --kernels, --kernel-size or --pool") from None
 
+    def check(self) -> None:
+        """Raise Refused, in words, if the settings make no network, or one that cannot learn from such batches."""
+        import torch
+
+        with torch.device("meta"):  # shapes alone
+            model = self.build()
+            try:
+                if self.training.batch_size == 1 and self.kind != "NumpyFFN":
+                    model(torch.empty(1, 1, 28, 28))
+            except ValueError:  # of batch norm: a single value has no deviation
+                raise Refused(f"--batch-size 1: {self.name} has batch norm, which needs 2 or more images") from None
+
     def learner(self, device: "torch.device", precision: str, images: int) -> "Learner":
         """Build the network together with what trains it, given so many training `images`."""
         import ffn
@@ -85,11 +97,8 @@ class Recipe:
 
     def checked(self) -> "Recipe":
         """Return this recipe. Raises Refused, in words, if the settings of one of its networks make none."""
-        import torch
-
         for network in self.networks:
-            with torch.device("meta"):  # shapes alone
-                network.build()
+            network.check()
         return self
 
     def trainings(self, seeds: int) -> list[Network]:
@@ -351,7 +360,7 @@ def _changed(recipe: Recipe, networks: tuple[Network, ...], name: str, value: An
 
 
 def rebuild(content: dict[str, Any], path: Any) -> Any:
-    """Build the network that a weights file `content`, read from `path`, describes, and give it its weights.
+    """Build the PyTorch network that a weights file `content`, read from `path`, describes, and give it its weights.
 
     Raises Refused if the file describes none, or if the weights do not fit.
     """
@@ -362,10 +371,12 @@ def rebuild(content: dict[str, Any], path: Any) -> Any:
     try:
         arguments = dict(content["config"]["network"])
         network = Network(content["model"], content["model"], arguments.pop("kind"), arguments)
+        if network.kind == "NumpyFFN":
+            raise Refused
         with torch.device("meta"):  # shapes alone, whatever sizes the file asks for, until the weights have passed
             model = network.build()
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, Refused):
-        raise Refused(f"{path} describes no network of this program; train it anew") from None
+        raise Refused(f"{path} describes no PyTorch network of this program; train one anew") from None
     apply_weights(model, content["state_dict"], path)
     return model
 

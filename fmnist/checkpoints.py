@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,9 @@ def load(path: Path, *keys: str) -> dict[str, Any]:
     """Read what `save` wrote, running no code from the file. Raises Damaged, also if one of `keys` is not in it."""
     try:
         _check_sums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch wonders aloud about a file before it gives it up
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise Damaged(f"{path} is not there") from None
     except pickle.UnpicklingError:

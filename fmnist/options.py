@@ -31,7 +31,7 @@ def _within(kind: type, what: str, low: float, high: float) -> Callable[[str], f
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {low:,} to {high:,}")
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what} from {low:,} to {high:,}")
         return value
 
     return convert
