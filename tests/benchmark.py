@@ -1,0 +1,229 @@
+"""How fast is it, here? Measures this project against the loop that tutorials have, in turns, in one run.
+
+    python -m tests.benchmark             under five minutes; prints Markdown
+    python -m tests.benchmark --growth    seconds and memory as images, width and epochs grow, and a picture of it
+
+The machine's speed drifts, so what counts is the ratio pair by pair, A B A B, and its spread. The ceiling is what a
+large matrix product reaches in the same precision, measured between the pairs.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+from torchvision import datasets, transforms
+
+import recipes
+from fmnist import checkpoints, comparison_figures, data, evaluation, metrics, pictures, training
+
+ROOT = Path(__file__).parents[1]
+PAIRS = 5
+STEPS = {"ffn": 300, "cnn": 60}  # of 64 images, in each half of a pair: a second or so
+PRODUCT = 2048  # rows and columns of the matrices whose product is the ceiling
+
+
+class PlainFFN(nn.Sequential):
+    """The network of 203,530 parameters as tutorials write it."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Dropout(0.2), nn.Linear(256, 10))
+
+
+class PlainCNN(nn.Module):
+    """The network of 421,642 parameters as tutorials write it: pooling after ReLU, channels first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
+        self.linear1, self.linear2, self.dropout = nn.Linear(3136, 128), nn.Linear(128, 10), nn.Dropout(0.25)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(images)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return self.linear2(self.dropout(F.relu(self.linear1(x.flatten(1)))))
+
+
+def plain_loop(name: str, root: Path, steps: int) -> float:
+    """Train by the loop of the tutorials for so many steps; return images per second."""
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((data.MEAN,), (data.STD,))])
+    images = Subset(datasets.FashionMNIST(root, transform=transform), range(steps * 64))
+    model = {"ffn": PlainFFN, "cnn": PlainCNN}[name]()
+    optimizer, loss_function = torch.optim.Adam(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
+    model.train()
+    running_loss, start = 0.0, time.perf_counter()
+    for inputs, labels in DataLoader(images, batch_size=64, shuffle=True):
+        optimizer.zero_grad()
+        loss = loss_function(model(inputs), labels)
+        loss.backward()
+        optimizer.step()
+        running_loss += loss.item()
+    return len(images) / (time.perf_counter() - start)
+
+
+def our_loop(name: str, dataset: data.FashionMNIST, steps: int, precision: str) -> float:
+    """Train by `training.fit`, checkpoint and all, for an epoch of so many steps; return images per second."""
+    network = next(network for network in recipes.CLASSIC.networks if network.name == name)
+    config = recipes.replace(network.training, epochs=1)
+    learner = network.learner(torch.device("cpu"), precision, steps * 64)
+    split = (torch.arange(steps * 64), torch.arange(0))
+    with tempfile.TemporaryDirectory() as folder:
+        kept = checkpoints.Checkpoints(Path(folder), name, network.settings, {})
+        start = time.perf_counter()
+        training.fit(learner, dataset.train_images, dataset.train_labels, split, config, kept, [], log=lambda _: None)
+        return steps * 64 / (time.perf_counter() - start)
+
+
+def ceiling(precision: str) -> float:
+    """Floating-point operations per second of a large matrix product, the best of three."""
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = torch.randn(2, PRODUCT, PRODUCT).to(kind)
+    return max(2 * PRODUCT**3 / seconds(lambda: a @ b) for _ in range(3))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def spread(values: list[float], form: str) -> str:
+    """The median of `values`, and the smallest and largest."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def compare(name: str, root: Path, dataset: data.FashionMNIST, precision: str) -> str:
+    """A row of the table: both loops in turns, their ratio pair by pair, and the share of the ceiling."""
+    network = next(network for network in recipes.CLASSIC.networks if network.name == name)
+    operations = 6 * network.learner(torch.device("cpu"), "fp32", 64).cost()["multiply_adds"]
+    steps, plain, ours, shares = STEPS[name], [], [], []
+    plain_loop(name, root, 5), our_loop(name, dataset, 5, precision)
+    for _ in range(PAIRS):
+        plain.append(plain_loop(name, root, steps))
+        ours.append(our_loop(name, dataset, steps, precision))
+        shares.append(ours[-1] * operations / ceiling(precision))
+    ratios = [our / their for our, their in zip(ours, plain, strict=True)]
+    cells = (spread(plain, ",.0f"), spread(ours, ",.0f"), spread(ratios, ".2f"), spread(shares, ".0%"))
+    return f"| {network.title} | {' | '.join(cells)} |"
+
+
+def first_step(root: Path) -> float:
+    """Seconds from the command to the first training step of `classic`, in a process of its own."""
+    program = (
+        "import sys, os; sys.argv = ['fashionmnist.py'] + sys.argv[1:];"
+        "import fashionmnist; from fmnist import training; fit = training.TorchLearner.step;"
+        "training.TorchLearner.step = lambda *a: (fit(*a), os._exit(0));"
+        "fashionmnist.main(sys.argv[1:])"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", program, "--data-dir", str(root), "--output-dir", folder]
+        return seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL))
+
+
+def evaluate_and_draw(dataset: data.FashionMNIST, precision: str) -> tuple[float, float]:
+    """Seconds of one full evaluation of the CNN, and of drawing every figure of a run of `classic`."""
+    trained = {}
+    for network in recipes.CLASSIC.networks:
+        learner = network.learner(torch.device("cpu"), precision, 60_000)
+        start = time.perf_counter()
+        scored = evaluation.evaluate(learner, dataset, 0)
+        evaluating = time.perf_counter() - start
+        epoch = {"train_loss": 1.0, "train_accuracy": 0.5, "seconds": 1.0, "steps": 938}
+        trained[network.name] = [metrics.Trained(network, [epoch] * 20, scored, learner.cost())]
+    numbers = metrics.collect(recipes.CLASSIC, trained, None, "", {"device": "cpu", "precision": precision})
+    evaluations = {name: runs[0].evaluation for name, runs in trained.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        drawing = seconds(lambda: pictures.draw_models((), numbers, evaluations, dataset, Path(folder)))
+    return evaluating, drawing
+
+
+# How the cost of the CNN grows: what is varied, and its values; each point is measured in a process of its own.
+GROWTH = {"training images": (6_000, 15_000, 30_000, 60_000), "width": (1, 2, 4), "epochs": (1, 2, 4)}
+FEW = 6_000  # training images, where it is not they that grow
+
+
+def measure_growth(root: Path, picture: Path) -> str:
+    """Measure every point of GROWTH, draw them into `picture` and return them as a table."""
+    measured, rows = {}, ["| what grows | value | seconds | peak MB |", "| --- | --- | --- | --- |"]
+    for what, values in GROWTH.items():
+        measured[what] = []
+        for value in values:
+            images, width, epochs = (
+                value if what == name else usual for name, usual in zip(GROWTH, (FEW, 1, 1), strict=True)
+            )
+            command = [sys.executable, "-m", "tests.benchmark", "--data-dir", str(root), "--point"]
+            command += map(str, (images, width, epochs))
+            said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+            measured[what].append((value, *map(float, said.split())))
+            rows.append("| {} | {:,} | {:.1f} | {:,.0f} |".format(what, *measured[what][-1]))
+    comparison_figures.cost_growth(picture, measured)
+    return "\n".join(rows)
+
+
+def train_once(root: Path, images: int, width: int, epochs: int) -> tuple[float, float]:
+    """Train the CNN, `width` times as wide, on so many images; return seconds and the peak memory in MB."""
+    dataset = data.load(root, log=lambda _: None)
+    network = recipes.CLASSIC.networks[1]
+    arguments = {**network.arguments, "kernels": [32 * width, 64 * width], "dense": [128 * width]}
+    config = recipes.replace(network.training, epochs=epochs)
+    network = recipes.replace(network, arguments=arguments, training=config)
+    learner = network.learner(torch.device("cpu"), training.choose_precision("auto", torch.device("cpu")), images)
+    split = (torch.arange(images), torch.arange(0))
+    with tempfile.TemporaryDirectory() as folder:
+        kept = checkpoints.Checkpoints(Path(folder), "cnn", network.settings, {})
+        everything = (dataset.train_images, dataset.train_labels, split, config, kept, [], lambda _: None)
+        return seconds(lambda: training.fit(learner, *everything)), peak_memory()
+
+
+def peak_memory() -> float:
+    """Largest resident size so far of this process, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_speed(root: Path) -> None:
+    """Print what a run costs here, against the loop of the tutorials."""
+    dataset = data.load(root, log=lambda _: None)
+    precision = training.choose_precision("auto", torch.device("cpu"))
+    machine = f"{torch.get_num_threads()} threads, {precision}, torch {torch.__version__}"
+    print(f"{PAIRS} pairs in turns, batch 64; {machine}\n")
+    print("| Network | plain loop, images/s | this project, images/s | ratio | share of the ceiling |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in STEPS:
+        print(compare(name, root, dataset, precision), flush=True)
+    evaluating, drawing = evaluate_and_draw(dataset, precision)
+    starts = [first_step(root) for _ in range(3)]
+    print("\n| What | seconds |\n| --- | --- |")
+    print(f"| from the command to the first training step | {spread(starts, '.1f')} |")
+    print(f"| a full evaluation of the CNN, 10,000 and 2,000 images | {evaluating:.1f} |")
+    print(f"| drawing every figure of `classic` | {drawing:.1f} |")
+    print(f"\nPeak memory of this process, both loops in it: {peak_memory():,.0f} MB.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "data")
+    parser.add_argument("--growth", action="store_true", help="measure how seconds and memory grow instead")
+    parser.add_argument("--picture", type=Path, default=ROOT / "outputs" / "cost_growth.png", help="where to draw it")
+    parser.add_argument("--point", type=int, nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.point:
+        print(*train_once(options.data_dir, *options.point))
+    elif options.growth:
+        print(measure_growth(options.data_dir, options.picture))
+    else:
+        measure_speed(options.data_dir)
+
+
+if __name__ == "__main__":
+    main()

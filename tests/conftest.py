@@ -1,0 +1,135 @@
+"""What tests share: data made on the spot, a script run in this process, the real data, and the table of faults."""
+
+import os
+import signal
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fuzz-examples", type=int, metavar="N", help="so many examples a kind for tests/test_fuzz.py")
+
+
+@pytest.fixture(scope="session")
+def made_up() -> tiny.Tiny:
+    """600 training and 200 test images, not to be changed."""
+    return tiny.make()
+
+
+@pytest.fixture
+def offline(monkeypatch, made_up) -> tiny.Tiny:
+    """The made-up data, whose checksums count as the published ones here; no other source is within reach."""
+    from fmnist import data
+
+    def out_of_reach(_private: Path) -> Path:
+        raise data.Unavailable("out of reach")
+
+    monkeypatch.setattr(data, "FILES", tiny.files_table(made_up))
+    monkeypatch.setattr(data, "SYSTEM_COPY", Path("/nonexistent/fashion-mnist"))
+    monkeypatch.setattr(data, "_download", out_of_reach)
+    monkeypatch.setattr(data, "_fetch_package", out_of_reach)
+    return made_up
+
+
+@pytest.fixture
+def run_here(capfd, monkeypatch):
+    """Call a script's `main` as the script does, in this process: a function of its arguments that returns what
+    `subprocess.run` would."""
+    import fashionmnist
+    from fmnist import errors
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(arguments, main=fashionmnist.main) -> subprocess.CompletedProcess:
+        capfd.readouterr()
+        exit_code = errors.run(lambda: main([str(word) for word in arguments]))
+        return subprocess.CompletedProcess(arguments, exit_code, *capfd.readouterr())
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Leave out the pictures, where a test is not about them: they take seconds."""
+    from fmnist import pictures
+
+    for name in ("draw_data", "draw_models", "networks_to_look_into"):
+        monkeypatch.setattr(pictures, name, lambda *_: [])
+
+
+@pytest.fixture
+def only_loads(monkeypatch):
+    """End the run when the data are loaded, where a test is about nothing that comes after."""
+    import fashionmnist
+    from fmnist import data
+
+    monkeypatch.setattr(fashionmnist, "experiment", lambda options, _folder: data.load(options.data_dir))
+
+
+@pytest.fixture(scope="session")
+def real_folder() -> Path:
+    """The folder that holds the published data set; fetched if need be. Skips where no source can be reached."""
+    from fmnist import data
+    from fmnist.errors import Refused
+
+    try:
+        data.load(ROOT / "data")
+    except Refused as reason:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"the real data cannot be had: {reason}")
+    return ROOT / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data(real_folder):
+    """The published data set, as `fmnist.data.load` returns it."""
+    from fmnist import data
+
+    return data.load(real_folder)
+
+
+# The table of faults. A test that injects fault N is marked @pytest.mark.fault(N, "in words"); one that injects it more
+# than once says how often: record_property("injections", 20).
+
+FAULTS = pytest.StashKey[dict[str, tuple[int, str]]]()
+
+
+def pytest_collection_modifyitems(config, items):
+    marks = ((item.nodeid, mark.args) for item in items for mark in item.iter_markers("fault"))
+    config.stash[FAULTS] = defaultdict(list)
+    for nodeid, (number, words) in marks:
+        config.stash[FAULTS][nodeid].append((number, words))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    faults = config.stash.get(FAULTS, {})
+    injected, survived = defaultdict(int), defaultdict(int)
+    words, tests = {}, defaultdict(dict)
+    reports = [(kind, report) for kind in ("passed", "failed", "error") for report in terminalreporter.getreports(kind)]
+    for kind, report in reports:
+        if kind == "passed" and report.when != "call":
+            continue
+        times = dict(getattr(report, "user_properties", ())).get("injections", 1)
+        for number, said in faults.get(report.nodeid, ()):
+            words.setdefault(number, said)
+            tests[number][report.nodeid.split("[")[0].removeprefix("tests/")] = None
+            injected[number] += times
+            survived[number] += times * (kind == "passed")
+    if not words:
+        return
+    terminalreporter.section("faults injected")
+    terminalreporter.write_line("| # | fault | injected | survived | by |")
+    terminalreporter.write_line("| -: | ----- | -------: | -------: | -- |")
+    for number in sorted(words):
+        by = ", ".join(f"`{name}`" for name in tests[number])
+        terminalreporter.write_line(f"| {number} | {words[number]} | {injected[number]} | {survived[number]} | {by} |")

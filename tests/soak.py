@@ -1,0 +1,164 @@
+"""Kills real trainings at random moments, resumes each, and compares its end with that of a run left alone.
+
+    python -m tests.soak --kills 200
+
+Weights, optimizer, random order and every number but the times must be equal bit for bit. Tiny data, real processes
+(see tests/forks.py), SIGKILL. The test suite does the same with fewer kills.
+"""
+
+import argparse
+import json
+import random
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmnist.checkpoints import checkpoint_paths
+from recipes import RECIPES
+from tests import child, forks, tiny
+
+MADE = tiny.make(train=200, test=60)
+FILES = tiny.files_table(MADE)
+MACHINE = ["--device", "cpu", "--precision", "fp32"]
+# Two networks in PyTorch, the one in NumPy, and one with everything that keeps a state: batch norm, plateau, dropout.
+EXPERIMENTS = {
+    "classic": ["classic", "--hidden", "32", "--kernels", "4", "8", "--epochs", "4", "--batch-size", "20", *MACHINE],
+    "numpy": ["evolution", "--models", "v0", "--hidden", "32", "--epochs", "6", "--batch-size", "10", *MACHINE],
+    "batchnorm": ["batchnorm", "--models", "ffn", "--hidden", "32", "16", "--epochs", "6", *MACHINE],
+}
+STEPS = {"classic": 10, "numpy": 18, "batchnorm": 7}  # an epoch's, of each of their networks
+TIMES = {"seconds", "images_per_second", "training_seconds"}
+
+
+class Bench:
+    """Runs the experiments on made-up data below `folder`, each run in an output folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.data = tiny.write_torchvision(MADE, self.folder / "data")
+        self._unbroken: dict[str, Any] = {}
+
+    def settings(self, name: str, output: Path, *more: object, patches: tuple[str, ...] = ()) -> dict[str, Any]:
+        """What `forks.run` and `forks.started` want in order to run an experiment into `output`."""
+        arguments = [*EXPERIMENTS[name], "--data-dir", self.data, "--output-dir", output, *more]
+        return {"arguments": arguments, "files": FILES, "patches": [forks.NO_PICTURES, *patches]}
+
+    def run(self, name: str, output: Path, *more: object, **settings: Any):
+        """Run an experiment to its end, which must be a good one."""
+        done = forks.run(**self.settings(name, output, *more, **settings))
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def unbroken(self, name: str) -> dict[str, Any]:
+        """What comes of an experiment that is left alone; run once."""
+        if name not in self._unbroken:
+            self.run(name, self.folder / "unbroken" / name)
+            self._unbroken[name] = outcome(self.folder / "unbroken" / name)
+        return self._unbroken[name]
+
+
+def outcome(output: Path) -> dict[str, Any]:
+    """Weights, last checkpoints with their optimizers, and metrics of the run in `output`, in comparable form."""
+    (folder,) = (path for path in output.iterdir() if path.is_dir())
+    files = sorted(folder.glob("*.pth"))
+    last = {path.name.split("-epoch")[0]: path for path in reversed(checkpoint_paths(folder / "checkpoints"))}
+    loaded = {path.name: torch.load(path, weights_only=True) for path in [*files, *last.values()]}
+    return _comparable({**loaded, "metrics": json.loads((folder / "metrics.json").read_text())})
+
+
+def _comparable(value: Any) -> Any:
+    """Tensors as bytes, and no times."""
+    if isinstance(value, dict):
+        return {str(key): _comparable(item) for key, item in value.items() if key not in TIMES}
+    if isinstance(value, (list, tuple)):
+        return [_comparable(item) for item in value]
+    if torch.is_tensor(value):
+        return str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes()
+    return value
+
+
+def difference(first: Any, second: Any, place: str = "") -> str:
+    """The first place in which two outcomes differ, or nothing."""
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        return next((found for key in first if (found := difference(first[key], second[key], f"{place}/{key}"))), "")
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        pairs = enumerate(zip(first, second, strict=True))
+        return next((found for n, (a, b) in pairs if (found := difference(a, b, f"{place}/{n}"))), "")
+    return "" if first == second else f"{place}: {str(first)[:80]} and {str(second)[:80]}"
+
+
+def epochs_saved(folder: Path) -> dict[str, int]:
+    """The epoch of the newest checkpoint of each training."""
+    found = [re.fullmatch(r"(.+)-epoch(\d+)\.pt", path.name) for path in checkpoint_paths(folder)]
+    return {name: max(int(m[2]) for m in found if m[1] == name) for name in {m[1] for m in found}}
+
+
+def soak(bench: Bench, name: str, kills: int, chance: random.Random, log=lambda _: None) -> int:
+    """Kill an experiment `kills` times, resume it each time, and compare each end with the unbroken run's.
+
+    Returns how often it was brought to its end. Raises AssertionError for any loss.
+    """
+    unbroken, ends, killed = bench.unbroken(name), 0, 0
+    started_at = time.monotonic()
+    bench.run(name, bench.folder / "timed" / name)
+    usual = time.monotonic() - started_at
+    while killed < kills:
+        output = bench.folder / f"killed-{name}-{ends}"
+        ends += 1
+        while not _ran_to_its_end(bench, name, output, chance.uniform(0, usual) if killed < kills else None):
+            killed += 1
+            log(f"{name}: killed {killed} of {kills}, saved {epochs_saved(_checkpoints(name, output))}")
+        found = difference(outcome(output), unbroken)
+        assert not found, f"{name}, after kill {killed}: {found}"
+        strays = list(output.rglob("*.partial"))
+        assert not strays, strays
+    return ends
+
+
+def _checkpoints(name: str, output: Path) -> Path:
+    return output / EXPERIMENTS[name][0] / "checkpoints"
+
+
+def _ran_to_its_end(bench: Bench, name: str, output: Path, seconds: float | None) -> bool:
+    """Start, or resume, a run and kill it after `seconds`; whether it ended by itself, as it must, before."""
+    saved = epochs_saved(_checkpoints(name, output))
+    with forks.started(**bench.settings(name, output, *(["--resume"] if saved else []))) as process:
+        if seconds is not None:
+            time.sleep(seconds)
+            process.kill()
+        done = child.finish(process)
+    assert done.returncode in (0, -9), (done.returncode, done.stderr)
+    assert "warning" not in done.stdout, done.stdout  # a kill damages no checkpoint
+    _check_nothing_lost(name, saved, done.stdout)
+    return done.returncode == 0
+
+
+def _check_nothing_lost(name: str, saved: dict[str, int], stdout: str) -> None:
+    """Each training that the run has come to goes on from its newest checkpoint."""
+    for network in RECIPES[EXPERIMENTS[name][0]].networks:
+        line = rf"^{re.escape(network.title)}, seed 0(?:, from epoch (\d+))?$"
+        if said := re.search(line, stdout, re.MULTILINE):
+            assert int(said[1] or 1) == saved.get(network.run_name, 0) + 1, (said[0], saved)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200, help="in all [200]")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments [0]")
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        for number, name in enumerate(EXPERIMENTS):
+            kills = options.kills * (number + 1) // len(EXPERIMENTS) - options.kills * number // len(EXPERIMENTS)
+            ends = soak(bench, name, kills, chance, print)
+            print(f"{name}: {kills} kills, {ends} ends, each equal to the unbroken run's bit for bit")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

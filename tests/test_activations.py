@@ -1,0 +1,110 @@
+"""What the hooks read of every layer, against forward passes written out layer by layer."""
+
+import torch
+import torch.nn.functional as F
+
+from cnn import CNN, resnet18
+from fmnist.activations import convolutions, is_worth_drawing, trace
+
+
+def image() -> torch.Tensor:
+    return torch.randn(1, 1, 28, 28, generator=torch.Generator().manual_seed(2))
+
+
+def awake(model: torch.nn.Module) -> torch.nn.Module:
+    """Give batch norm statistics that do something, as training would."""
+    generator = torch.Generator().manual_seed(5)
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
+    return model
+
+
+def test_cnn_against_a_manual_forward_pass():
+    torch.manual_seed(0)
+    model = CNN([4, 6], kernel_size=5, pool="max")
+    own = model.state_dict()
+    wanted, x = {}, image()
+    for n in (1, 2):
+        x = wanted[f"features.conv{n}"] = F.conv2d(
+            x, own[f"features.conv{n}.weight"], own[f"features.conv{n}.bias"], padding=2
+        )
+        wanted[f"features.pool{n}"] = F.max_pool2d(x, 2)
+        x = wanted[f"features.relu{n}"] = F.max_pool2d(F.relu(x), 2)  # the textbook's order
+    x = F.relu(F.linear(x.flatten(1), own["classifier.linear1.weight"], own["classifier.linear1.bias"]))
+    scores = F.linear(x, own["classifier.output.weight"], own["classifier.output.bias"])
+
+    stages, probabilities = trace(model, image())
+    assert [stage.name for stage in stages] == list(wanted)
+    for stage in stages:
+        assert torch.equal(stage.maps, wanted[stage.name][0]), stage.name
+    assert [stage.kind for stage in stages[:3]] == ["Conv2d 5x5", "MaxPool2d 2x2", "ReLU"]
+    torch.testing.assert_close(probabilities, scores.softmax(1)[0])
+    assert probabilities.sum().item() == 1 or abs(probabilities.sum().item() - 1) < 1e-6
+
+
+def manual_resnet18(model: torch.nn.Module, x: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """ResNet-18 (He et al. 2015, arXiv:1512.03385) from the weights alone: maps of every layer by name, and scores."""
+    own, maps = model.state_dict(), {}
+
+    def convolution(name: str, x: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
+        maps[name] = F.conv2d(x, own[f"{name}.weight"], None, stride, padding)
+        return maps[name]
+
+    def norm(name: str, x: torch.Tensor) -> torch.Tensor:
+        mean, variance, weight, bias = (
+            own[f"{name}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        maps[name] = (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+        return maps[name]
+
+    def relu(name: str, x: torch.Tensor) -> torch.Tensor:
+        again = sum(key.split(" ")[0] == name for key in maps)
+        maps[name + (f" ({again + 1})" if again else "")] = x = x.clamp(min=0)
+        return x
+
+    x = relu("relu", norm("bn1", convolution("conv1", x, 2, 3)))
+    x = maps["maxpool"] = F.max_pool2d(x, 3, 2, 1)
+    for layer in (1, 2, 3, 4):
+        for block in (0, 1):
+            name = f"layer{layer}.{block}"
+            stride = 2 if layer > 1 and block == 0 else 1
+            y = relu(f"{name}.relu", norm(f"{name}.bn1", convolution(f"{name}.conv1", x, stride, 1)))
+            y = norm(f"{name}.bn2", convolution(f"{name}.conv2", y, 1, 1))
+            if stride == 2:
+                x = norm(f"{name}.downsample.1", convolution(f"{name}.downsample.0", x, 2, 0))
+            x = relu(f"{name}.relu", x + y)
+    x = maps["avgpool"] = x.mean((2, 3), keepdim=True)
+    return maps, x.flatten(1) @ own["fc.weight"].T + own["fc.bias"]
+
+
+def test_resnet18_against_a_manual_forward_pass_although_its_relu_works_in_place():
+    torch.manual_seed(0)
+    model = awake(resnet18()).eval()
+    wanted, scores = manual_resnet18(model, image())
+    stages, probabilities = trace(model, image())
+    assert [stage.name for stage in stages] == list(wanted)
+    for stage in stages:
+        torch.testing.assert_close(stage.maps, wanted[stage.name][0], rtol=1e-4, atol=1e-4, msg=stage.name)
+    torch.testing.assert_close(probabilities, scores.softmax(1)[0], rtol=1e-4, atol=1e-5)
+    negative = {stage.name for stage in stages if stage.maps.min() < 0}
+    assert "bn1" in negative, "the ReLU behind it has overwritten what was recorded"
+
+
+def test_the_model_is_left_as_it_was_but_in_eval_mode():
+    model = CNN([3]).train()
+    trace(model, image())
+    assert not model.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_convolutions_and_stages_worth_a_picture():
+    model = CNN([3, 4], norm="after", conv_dropout=0.5)
+    assert list(convolutions(model)) == ["features.conv1", "features.conv2"]
+    stages, _ = trace(model, image())
+    drawn = [stage.name.removeprefix("features.") for stage in stages if is_worth_drawing(model, stage)]
+    assert drawn == ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2"]
+    network = resnet18()
+    again = [stage for stage in trace(network, image())[0] if stage.name.endswith(" (2)")]
+    assert len(again) == 8
+    assert all(is_worth_drawing(network, stage) for stage in again)

@@ -1,0 +1,198 @@
+"""Scores against counts made by hand, and the two significance tests against their definitions."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from fmnist import metrics
+from fmnist.data import FashionMNIST
+from fmnist.evaluation import (
+    Evaluation,
+    compare,
+    confusion_and_per_class,
+    evaluate,
+    mean_and_deviation,
+    training_subset,
+)
+from recipes import RECIPES
+
+
+class Oracle:
+    """A learner that reads its answer from the first pixel of each image, and its certainty from the second."""
+
+    def log_probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        sure = images[:, 0, 1].double() / 256
+        scores = ((1 - sure) / 9)[:, None].repeat(1, 10)
+        scores[torch.arange(len(images)), images[:, 0, 0].long()] = sure
+        return scores.log().float()
+
+
+def images_that_say(answers: np.ndarray, sure: int = 200) -> torch.Tensor:
+    images = torch.zeros(len(answers), 28, 28, dtype=torch.uint8)
+    images[:, 0, 0] = torch.from_numpy(answers)
+    images[:, 0, 1] = sure
+    return images
+
+
+def made_up(train: int, test: int, right: float = 0.7) -> tuple[FashionMNIST, np.ndarray, np.ndarray]:
+    """A data set, and what the oracle answers on its training and test images."""
+    random = np.random.default_rng(8)
+    labels = random.integers(0, 10, train + test)
+    answers = np.where(random.random(train + test) < right, labels, random.integers(0, 10, train + test))
+    images = images_that_say(answers)
+    truth = torch.from_numpy(labels)
+    dataset = FashionMNIST(images[:train], truth[:train], images[train:], truth[train:], "made up")
+    return dataset, answers[:train], answers[train:]
+
+
+def result(predictions: list[int], labels: list[int]) -> Evaluation:
+    accuracy = float(np.mean(np.array(predictions) == labels))
+    probabilities = np.eye(10, dtype=np.float32)[predictions]
+    return Evaluation(probabilities, np.array(labels), accuracy, 0.0, accuracy, accuracy, np.zeros((10, 10)), {})
+
+
+# Scores
+
+
+def test_accuracies_loss_and_confusion_are_as_counted_by_hand():
+    dataset, train_answers, answers = made_up(2300, 610)  # more than one batch, the last of them ragged
+    scored = evaluate(Oracle(), dataset, seed=3)
+
+    labels = dataset.test_labels.numpy()
+    right = sum(int(a == b) for a, b in zip(answers, labels, strict=True))
+    assert scored.test_accuracy == right / 610
+    assert (scored.predictions == answers).all()
+    sure = 200 / 256
+    loss = -(right * math.log(sure) + (610 - right) * math.log((1 - sure) / 9)) / 610
+    assert scored.test_loss == pytest.approx(loss, rel=1e-6)
+
+    chosen = training_subset(2300, 3).numpy()
+    subset_right = sum(int(train_answers[i] == dataset.train_labels[i]) for i in chosen)
+    assert scored.train_subset_accuracy == subset_right / 2000
+    assert scored.mean_accuracy == (right + subset_right) / 2610
+
+    counted = [[0] * 10 for _ in range(10)]
+    for true, given in zip(labels, answers, strict=True):
+        counted[true][given] += 1
+    assert scored.confusion.tolist() == counted
+    np.testing.assert_allclose(scored.probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert scored.probabilities.dtype == np.float32
+
+
+def test_mean_accuracy_pools_the_images_and_is_no_mean_of_the_two_accuracies():
+    dataset, _, _ = made_up(50, 10)
+    dataset = dataset._replace(train_labels=dataset.train_images[:, 0, 0].long())  # all 50 right
+    dataset = dataset._replace(test_labels=(dataset.test_images[:, 0, 0].long() + 1) % 10)  # none of 10 right
+    scored = evaluate(Oracle(), dataset, seed=0)
+    assert (scored.train_subset_accuracy, scored.test_accuracy) == (1, 0)
+    assert scored.mean_accuracy == 50 / 60
+
+
+def test_the_training_subset_is_chosen_by_the_seed():
+    first, again, other = training_subset(60_000, 1), training_subset(60_000, 1), training_subset(60_000, 2)
+    assert len(set(first.tolist())) == 2000
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert sorted(training_subset(30, 0).tolist()) == list(range(30))
+
+
+def test_per_class_figures_by_hand():
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 3])
+    given = np.array([0, 0, 1, 2, 1, 0, 2, 2, 2])
+    confusion, per_class = confusion_and_per_class(labels, given)
+    assert confusion[:4, :4].tolist() == [[2, 1, 1, 0], [1, 1, 0, 0], [0, 0, 2, 0], [0, 0, 1, 0]]
+    assert confusion.sum() == 9
+    assert per_class["precision"] == pytest.approx([2 / 3, 1 / 2, 2 / 4, *[0] * 7])
+    assert per_class["recall"] == pytest.approx([2 / 4, 1 / 2, 2 / 2, *[0] * 7])
+    assert per_class["f1"] == pytest.approx([4 / 7, 1 / 2, 4 / 6, *[0] * 7])
+
+
+# Comparisons
+
+
+def mcnemar_by_hand(only_a: int, only_b: int) -> float:
+    """Two-sided exact binomial p value, in fractions: twice the smaller tail, 1 at most."""
+    n, k = only_a + only_b, min(only_a, only_b)
+    return float(min(1, 2 * sum(Fraction(math.comb(n, i), 2**n) for i in range(k + 1))))
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(1, 9), (9, 1), (5, 5), (0, 6), (3, 4), (0, 0), (40, 70)])
+def test_mcnemar_is_the_exact_binomial_test_on_what_only_one_gets_right(only_a, only_b):
+    labels = [0] * (only_a + only_b + 20)
+    a = [0] * only_a + [1] * only_b + [0] * 10 + [1] * 10
+    b = [1] * only_a + [0] * only_b + [0] * 10 + [1] * 10
+    compared = compare("a", "b", {"a": [result(a, labels)], "b": [result(b, labels)]})
+    assert compared["p_value"] == pytest.approx(mcnemar_by_hand(only_a, only_b) if only_a + only_b else 1)
+    assert compared["difference"] == pytest.approx((only_b - only_a) / len(labels))
+    assert (compared["test"], compared["n"]) == ("McNemar", len(labels))
+    assert compared["verdict"] == ("more than noise" if compared["p_value"] < 0.05 else "no more than noise")
+
+
+def test_several_seeds_are_compared_with_the_paired_t_test():
+    right_of_100 = {"a": [80, 82, 79, 81, 80], "b": [83, 84, 80, 85, 82]}
+    runs = {
+        name: [result([0] * n + [1] * (100 - n), [0] * 100) for n in rights] for name, rights in right_of_100.items()
+    }
+    compared = compare("a", "b", runs)
+    d = [0.03, 0.02, 0.01, 0.04, 0.02]
+    mean = sum(d) / 5
+    t = mean / math.sqrt(sum((x - mean) ** 2 for x in d) / 4 / 5)
+    assert compared["p_value"] == pytest.approx(2 * stats.t.sf(t, 4))
+    assert compared["p_value"] == pytest.approx(stats.ttest_rel(right_of_100["b"], right_of_100["a"]).pvalue)
+    assert compared["difference"] == pytest.approx(0.024)
+    assert (compared["test"], compared["n"], compared["verdict"]) == ("paired t", 5, "more than noise")
+
+
+def test_differences_without_spread_have_a_p_value_all_the_same():
+    same = [result([0, 1], [0, 0]), result([0, 1], [0, 0])]
+    better = [result([0, 0], [0, 0]), result([0, 0], [0, 0])]
+    assert compare("a", "b", {"a": same, "b": same})["p_value"] == 1
+    assert compare("a", "b", {"a": same, "b": better})["p_value"] == 0
+
+
+def test_mean_and_sample_deviation_over_seeds():
+    over = mean_and_deviation([{"seed": 0, "x": 1.0}, {"seed": 1, "x": 2.0}, {"seed": 2, "x": 6.0}])
+    assert over == {"mean": {"x": 3.0}, "std": {"x": pytest.approx(math.sqrt((4 + 1 + 9) / 2))}}
+
+
+# metrics.json
+
+
+def test_what_metrics_collects():
+    recipe = RECIPES["classic"]
+    history = [
+        {"train_loss": 0.9, "seconds": 1.5, "images_per_second": 10.0},
+        {"train_loss": 0.5, "seconds": 2.0, "images_per_second": 20.0},
+    ]
+    dataset, _, _ = made_up(40, 30)
+    scored = evaluate(Oracle(), dataset, 0)
+    trained = {
+        network.name: [
+            metrics.Trained(network.with_seed(seed), history, scored, {"parameters": 5, "multiply_adds": 6})
+            for seed in (4, 5)
+        ]
+        for network in recipe.networks
+    }
+    numbers = metrics.collect(recipe, trained, None, "made up", {"device": "cpu", "precision": "fp32"})
+    assert (numbers["recipe"], numbers["seed"], numbers["device"], numbers["precision"]) == (
+        "classic",
+        4,
+        "cpu",
+        "fp32",
+    )
+    assert numbers["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    cnn = numbers["models"]["cnn"]
+    assert cnn["published"] == recipe.networks[1].published
+    assert (cnn["parameters"], cnn["multiply_adds"], cnn["training_seconds"]) == (5, 6, 3.5)
+    assert (cnn["train_loss"], cnn["epochs"]) == (0.5, history)
+    assert cnn["test_accuracy"] == scored.test_accuracy
+    assert cnn["confusion"] == scored.confusion.tolist()
+    assert [run["seed"] for run in cnn["seeds"]] == [4, 5]
+    assert cnn["mean"]["test_accuracy"] == pytest.approx(scored.test_accuracy)
+    assert cnn["std"]["test_accuracy"] == 0
+    (comparison,) = numbers["comparisons"]
+    assert (comparison["a"], comparison["b"], comparison["n"]) == ("ffn", "cnn", 2)

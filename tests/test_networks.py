@@ -1,0 +1,231 @@
+"""The networks: parameters counted by hand, and forward passes written out in the textbook's order."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import recipes
+from cnn import CNN, resnet18
+from ffn import FFN, NumpyLearner
+from fmnist.config import TrainConfig
+from fmnist.training import multiply_adds
+
+# Weights and biases, layer by layer; batch and layer norm have two numbers a channel or unit.
+PARAMETERS = {
+    ("classic", "ffn"): 203_530,
+    ("classic", "cnn"): 421_642,
+    ("batchnorm", "ffn"): 803_840 + 524_800 + 131_328 + 32_896 + 1_290 + 2 * (1024 + 512 + 256 + 128),
+    ("batchnorm", "cnn"): 640 + 73_856 + 295_168 + 2 * (64 + 128 + 256) + 2_360_320 + 524_800 + 5_130,
+    ("resnet", "cnn"): 1_199_882,
+    # torchvision's 11,689,512 without two of three input channels (7*7*64 each) and 990 of 1000 classes.
+    ("resnet", "resnet18"): 11_689_512 - 2 * 7 * 7 * 64 - 990 * 513,
+    ("evolution", "v0"): 266_610,
+    ("evolution", "v1"): 640 + 73_856 + 2 * (64 + 128) + 46_090,
+    ("evolution", "v2"): 640 + 73_856 + 2 * (64 + 128) + 4_719_616 + 1_049_600 + 2 * (1024 + 1024) + 10_250,
+    ("evolution", "v3"): 640 + 73_856 + 2 * (64 + 128) + 4_719_616 + 1_049_600 + 2 * (1024 + 1024) + 10_250,
+    # Maps of 28, 14, 7 and 3: 576 inputs to the dense layer; with strides the last are 4x4: 1024 inputs.
+    ("choices", "relu"): 320 + 9_248 + 18_496 + 36_928 + 2 * 192 + 295_424 + 5_130,
+    ("choices", "leaky_relu"): 320 + 9_248 + 18_496 + 36_928 + 2 * 192 + 295_424 + 5_130,
+    ("choices", "strided"): 320 + 9_248 + 18_496 + 36_928 + 2 * 192 + 524_800 + 5_130,
+    ("choices", "sgd"): 320 + 9_248 + 18_496 + 36_928 + 2 * 192 + 295_424 + 5_130,
+}
+NETWORKS = {(recipe.name, net.name): net for recipe in recipes.RECIPES.values() for net in recipe.networks}
+
+
+def images(count: int = 5, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
+
+
+def on_meta(network: recipes.Network) -> torch.nn.Module:
+    with torch.device("meta"):
+        return network.build()
+
+
+def test_every_network_of_every_recipe_is_counted_by_hand():
+    assert PARAMETERS.keys() == NETWORKS.keys()
+
+
+@pytest.mark.parametrize(("key", "count"), PARAMETERS.items(), ids=["-".join(key) for key in PARAMETERS])
+def test_parameters_are_as_counted_by_hand(key, count):
+    network = NETWORKS[key]
+    model = on_meta(network)
+    arrays = model.parameters().values() if network.kind == "NumpyFFN" else list(model.parameters())
+    assert sum(array.size if network.kind == "NumpyFFN" else array.numel() for array in arrays) == count
+    assert network.published.get("parameters", count) == count
+
+
+def test_every_configuration_of_choices_has_less_than_a_million_parameters():
+    assert all(count < 1_000_000 for (recipe, _), count in PARAMETERS.items() if recipe == "choices")
+
+
+def test_the_defaults_are_the_networks_of_classic():
+    assert sum(p.numel() for p in FFN().parameters()) == 203_530
+    assert sum(p.numel() for p in CNN().parameters()) == 421_642
+
+
+# Multiply-adds of one image, by hand: output positions x kernel size x channels in x channels out.
+RESNET_BLOCKS = sum(
+    side * side * (9 * wide * wide * 3 + 9 * narrow * wide + (narrow * wide if narrow != wide else 0))
+    for side, narrow, wide in [(7, 64, 64), (4, 64, 128), (2, 128, 256), (1, 256, 512)]
+)
+MULTIPLY_ADDS = {
+    ("classic", "ffn"): 784 * 256 + 256 * 10,
+    ("classic", "cnn"): 28**2 * 9 * 32 + 14**2 * 9 * 32 * 64 + 3136 * 128 + 128 * 10,
+    ("resnet", "cnn"): 26**2 * 9 * 32 + 24**2 * 9 * 32 * 64 + 9216 * 128 + 128 * 10,
+    ("resnet", "resnet18"): 14**2 * 49 * 64 + RESNET_BLOCKS + 512 * 10,
+}
+
+
+@pytest.mark.parametrize(("key", "count"), MULTIPLY_ADDS.items(), ids=["-".join(key) for key in MULTIPLY_ADDS])
+def test_multiply_adds_are_as_counted_by_hand(key, count):
+    assert multiply_adds(on_meta(NETWORKS[key])) == count
+
+
+def test_cost_of_the_numpy_network():
+    config = TrainConfig(optimizer="sgd")
+    cost = NumpyLearner(NETWORKS["evolution", "v0"].build(), config, 1).cost()
+    assert cost == {"parameters": 266_610, "multiply_adds": 784 * 300 + 300 * 100 + 100 * 10}
+
+
+# Forward passes, written out
+
+
+def textbook(model: CNN, x: torch.Tensor, pool: str, norm: str | None, activation: str, pad: int) -> torch.Tensor:
+    """Convolution, ReLU, pooling, on the weights of `model`; no dropout, batch norm as its mode has it."""
+    own = dict(model.state_dict(keep_vars=True))
+    act = {"relu": F.relu, "leaky_relu": F.leaky_relu}[activation]
+
+    def normalised(x: torch.Tensor, n: int) -> torch.Tensor:
+        name = f"features.norm{n}"
+        mean, variance = own[f"{name}.running_mean"].clone(), own[f"{name}.running_var"].clone()
+        return F.batch_norm(x, mean, variance, own[f"{name}.weight"], own[f"{name}.bias"], model.training)
+
+    for n in (1, 2):
+        weight, bias = own[f"features.conv{n}.weight"], own[f"features.conv{n}.bias"]
+        x = F.conv2d(x, weight, bias, stride=2 if pool == "stride" else 1, padding=pad)
+        x = normalised(x, n) if norm == "before" else x
+        x = act(x)
+        x = normalised(x, n) if norm == "after" else x
+        x = {"max": lambda x: F.max_pool2d(x, 2), "avg": lambda x: F.avg_pool2d(x, 2), "stride": lambda x: x}[pool](x)
+    x = act(F.linear(x.flatten(1), own["classifier.linear1.weight"], own["classifier.linear1.bias"]))
+    return F.linear(x, own["classifier.output.weight"], own["classifier.output.bias"])
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@pytest.mark.parametrize("norm", [None, "before", "after"])
+@pytest.mark.parametrize("pool", ["max", "avg", "stride"])
+def test_cnn_is_the_textbooks_function_bit_for_bit(pool, norm, activation, training):
+    torch.manual_seed(3)
+    model = CNN([4, 6], pool=pool, norm=norm, activation=activation, dense=[12], dropout=0).train(training)
+    for name, tensor in model.state_dict().items():  # norms that do nothing would hide a fault in the order
+        if "norm" in name and tensor.is_floating_point():
+            tensor.uniform_(0.5, 2)
+    wanted = textbook(model, images(), pool, norm, activation, pad=1)
+    given = model(images())
+    assert torch.equal(given, wanted)
+
+    wanted_gradients = torch.autograd.grad(wanted.square().sum(), list(model.parameters()))
+    gradients = torch.autograd.grad(given.square().sum(), list(model.parameters()))
+    for gradient, right in zip(gradients, wanted_gradients, strict=True):
+        torch.testing.assert_close(gradient, right, rtol=1e-5, atol=1e-6)
+
+
+def test_max_pooling_stands_before_its_relu_and_batch_norm_after_a_relu_before_the_pooling():
+    default = CNN([4]).features
+    assert [name for name, _ in default.named_children()] == ["conv1", "pool1", "relu1"]
+    after = CNN([4], norm="after").features
+    assert [name for name, _ in after.named_children()] == ["conv1", "relu1", "norm1", "pool1"]
+    average = CNN([4], pool="avg", norm="before").features
+    assert [name for name, _ in average.named_children()] == ["conv1", "norm1", "relu1", "pool1"]
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_ffn_is_the_textbooks_function(batch_norm):
+    torch.manual_seed(4)
+    model = FFN([9, 7], dropout=0.5, batch_norm=batch_norm).eval()
+    own = model.state_dict()
+    x = images().flatten(1)
+    for n in (1, 2):
+        x = x @ own[f"linear{n}.weight"].T + own[f"linear{n}.bias"]
+        if batch_norm:
+            mean, variance = own[f"norm{n}.running_mean"], own[f"norm{n}.running_var"]
+            x = (x - mean) / (variance + 1e-5).sqrt() * own[f"norm{n}.weight"] + own[f"norm{n}.bias"]
+        x = x.clamp(min=0)
+    x = x @ own["output.weight"].T + own["output.bias"]
+    torch.testing.assert_close(model(images()), x)
+
+
+def test_dropout_acts_in_training_alone_and_at_its_rate():
+    x = images(200)
+    for model, name in ((FFN(dropout=0.2), "dropout1"), (CNN(dropout=0.25).classifier, "dropout1")):
+        layer = getattr(model, name)
+        kept = (layer.train()(torch.ones(200, 500)) > 0).float().mean()
+        assert kept.item() == pytest.approx(1 - layer.p, abs=0.01)
+    model = FFN(dropout=0.9).eval()
+    assert torch.equal(model(x), model(x))
+
+
+def test_settings_of_the_published_networks():
+    """Sizes of maps and places of norms and dropouts that a count of parameters does not show."""
+    v3 = on_meta(NETWORKS["evolution", "v3"])
+    assert [name for name, _ in v3.features.named_children()] == [
+        *("conv1", "relu1", "norm1", "pool1", "dropout1"),
+        *("conv2", "relu2", "norm2", "pool2", "dropout2"),
+    ]
+    assert [name for name, _ in v3.classifier.named_children()] == [
+        "flatten",
+        *("linear1", "relu1", "norm1", "dropout1"),
+        *("linear2", "relu2", "norm2", "dropout2"),
+        "output",
+    ]
+    assert {module.p for module in v3.modules() if isinstance(module, torch.nn.Dropout)} == {0.1}
+    assert isinstance(v3.classifier.norm1, torch.nn.LayerNorm)
+    baseline = on_meta(NETWORKS["resnet", "cnn"])
+    assert [module.p for module in baseline.modules() if isinstance(module, torch.nn.Dropout)] == [0.25, 0.5]
+    strided = on_meta(NETWORKS["choices", "strided"])
+    assert [strided.features.get_submodule(f"conv{n}").stride for n in (1, 2, 3, 4)] == [(1, 1), (2, 2), (2, 2), (2, 2)]
+    leaky = on_meta(NETWORKS["choices", "leaky_relu"])
+    assert any(isinstance(module, torch.nn.LeakyReLU) for module in leaky.modules())
+    assert not any(isinstance(module, torch.nn.ReLU) for module in leaky.modules())
+
+
+def test_resnet18_takes_one_channel_and_gives_ten_scores():
+    torch.manual_seed(0)
+    model = resnet18().eval()
+    assert model(images(2)).shape == (2, 10)
+    assert model.conv1.in_channels == 1
+
+
+# Networks that are none
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"kernels": [4] * 5}, "shrink to nothing at convolution 5 of 5"),  # 28, 14, 7, 3, 1, 0
+        ({"kernels": [4, 4], "kernel_size": 15, "padding": 0}, "shrink to nothing at convolution 2 of 2"),
+        ({"kernels": [4], "kernel_size": 28, "padding": 0}, "shrink to nothing at convolution 1 of 1"),  # 1, then 0
+        ({"kernels": [4, 4, 4], "padding": [1, 0]}, "laid down for 2 convolutions, not for 3"),
+    ],
+)
+def test_a_network_whose_maps_shrink_to_nothing_is_refused_in_words(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        CNN(**arguments)
+
+
+def test_maps_may_shrink_to_a_single_pixel():
+    assert CNN([4] * 4)(images(2)).shape == (2, 10)
+    assert CNN([4], kernel_size=28, padding=0, pool="stride")(images(2)).shape == (2, 10)
+    assert CNN([4] * 5, pool="stride")(images(2)).shape == (2, 10)  # a stride rounds up: 28, 14, 7, 4, 2, 1
+
+
+@pytest.mark.parametrize("arguments", [{"kernels": [4, 0]}, {"kernels": [-3]}, {"dense": [0]}, {"kernel_size": 0}])
+def test_a_layer_without_kernels_or_units_is_refused(arguments):
+    with pytest.raises(ValueError, match="no kernels, no units, or kernels without pixels"):
+        CNN(**arguments)
+
+
+def test_a_hidden_layer_without_units_is_refused():
+    with pytest.raises(ValueError, match="at least one unit"):
+        FFN([0])

@@ -1,0 +1,146 @@
+"""Photographs prepared as the data set was: made-up garments, enlarged and put before backgrounds, come back."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fmnist import photograph
+from fmnist.errors import Refused
+from tests.garments import SCALE, agreement, boot, grey, placed, shirt, trousers
+
+SAMPLE = Path(__file__).with_name("photograph.jpg")
+GARMENTS = pytest.mark.parametrize("garment", [trousers(), boot(), shirt()], ids=["trousers", "boot", "shirt"])
+
+
+def extent(prepared: np.ndarray) -> tuple[int, int, int, int]:
+    """First row, last row, first column and last column that are not black."""
+    rows, columns = np.flatnonzero(prepared.any(axis=1)), np.flatnonzero(prepared.any(axis=0))
+    return rows[0], rows[-1], columns[0], columns[-1]
+
+
+def assert_of_the_data_set(prepared: np.ndarray) -> None:
+    assert prepared.shape == (28, 28)
+    assert prepared.dtype == np.uint8
+    assert prepared.max() == 255
+    top, bottom, left, right = extent(prepared)
+    assert max(bottom - top, right - left) + 1 == 28
+    assert abs(top + bottom - 27) <= 1
+    assert abs(left + right - 27) <= 1
+
+
+@GARMENTS
+@pytest.mark.parametrize(("left", "top"), [(120, 31), (0, 78), (168, 0)])
+def test_dark_on_light_and_light_on_dark_give_the_garment(garment, left, top):
+    levels = placed(garment, left, top)
+    from_dark, from_light = (photograph.prepare(grey(255 * side)) for side in (levels, 1 - levels))
+
+    assert_of_the_data_set(from_dark)
+    np.testing.assert_array_equal(from_light, from_dark)
+    overlap, correlation = agreement(from_dark, garment)
+    assert overlap > 0.97
+    assert correlation > 0.98
+
+
+def backdrop(kind: str) -> np.ndarray:
+    y, x = np.mgrid[0:330, 0:420] / 400
+    even = np.zeros((330, 420))
+    return {
+        "white": even + 250,
+        "grey": even + 150,
+        "shaded": 215 - 70 * x - 40 * y,
+        "vignette": 225 - 90 * ((x - 0.5) ** 2 + (y - 0.4) ** 2),
+        "boards": 170 + 12 * np.sin(60 * y + 3 * np.sin(4 * x)),
+        "dark": 20 + 30 * x,
+        "dark vignette": 60 - 60 * ((x - 0.5) ** 2 + (y - 0.4) ** 2),
+    }[kind]
+
+
+@GARMENTS
+@pytest.mark.parametrize("kind", ["white", "grey", "shaded", "vignette", "boards", "dark", "dark vignette"])
+def test_an_uneven_noisy_background_becomes_black(garment, kind):
+    ground, levels = backdrop(kind), placed(garment)
+    dark = ground.mean() < 100
+    lit = ground + 0.8 * levels * (255 - ground) if dark else ground * (1 - 0.85 * levels)
+    noisy = lit + np.random.default_rng(0).normal(0, 3, lit.shape)
+    packed = io.BytesIO()
+    grey(noisy).save(packed, "JPEG", quality=80)
+
+    prepared = photograph.prepare(Image.open(packed).convert("RGB"))
+
+    assert_of_the_data_set(prepared)
+    overlap, correlation = agreement(prepared, garment)
+    assert overlap > 0.85
+    assert correlation > 0.93
+    far = np.asarray(Image.fromarray(garment > 0).resize((28, 28))).copy()
+    for axis in (0, 1):
+        far |= np.roll(far, 1, axis) | np.roll(far, -1, axis)
+    assert (prepared[~far] == 0).mean() > 0.97
+
+
+@GARMENTS
+def test_an_image_of_the_data_set_stays_as_it_is(garment):
+    np.testing.assert_array_equal(photograph.prepare(grey(garment)), garment)
+    np.testing.assert_array_equal(photograph.prepare(grey(255.0 - garment)), garment)
+
+
+def test_dust_is_left_out():
+    levels = placed(trousers())
+    levels[5:8, 5:8] = levels[320:323, 400:404] = 1
+    overlap, _ = agreement(photograph.prepare(grey(255 - 255 * levels)), trousers())
+    assert overlap > 0.9
+
+
+def test_what_is_inside_the_garment_stays_even_if_it_has_the_colour_of_the_background():
+    levels = placed(shirt())
+    levels[31 + 12 * SCALE : 31 + 18 * SCALE, 120 + 10 * SCALE : 120 + 17 * SCALE] = 0
+    prepared = photograph.prepare(grey(255 - 255 * levels))
+    assert prepared[13:17, 12:16].max() < 60
+    assert agreement(prepared, shirt())[0] > 0.8
+
+
+def test_colour_tells_a_garment_from_a_background():
+    """Green on a light ground is found whatever its grey level is; the grey is that of ITU-R 601."""
+    levels = placed((boot() > 0) * np.uint8(255))[..., None]
+    green, ground = np.array([20, 190, 40]), np.array([240, 240, 240])
+    image = Image.fromarray((ground * (1 - levels) + green * levels).clip(0, 255).astype(np.uint8))
+    overlap, _ = agreement(photograph.prepare(image), boot())
+    assert overlap > 0.9
+
+
+def test_the_sample_looks_like_a_t_shirt():
+    assert SAMPLE.stat().st_size < 40_000
+    prepared = photograph.prepare(photograph.read(SAMPLE))
+    assert_of_the_data_set(prepared)
+    covered = prepared > 25
+    assert covered[0:2].sum() < 28  # shoulders on both sides of the neck
+    assert covered[6:10].mean() > 0.8  # sleeves from edge to edge
+    assert 0.4 < covered[16:26].mean() < 0.7  # the body is narrower
+    assert not covered[16:, :5].any()
+    assert not covered[16:, 24:].any()
+    assert np.median(prepared[covered]) > 150
+
+
+def test_nothing_to_see_is_refused():
+    for colour in ("white", "black", (90, 120, 30)):
+        with pytest.raises(Refused, match="my picture: shows nothing that stands out"):
+            photograph.prepare(Image.new("RGB", (300, 200), colour), "my picture")
+    for size in ((1, 1), (7, 400), (400, 1)):
+        with pytest.raises(Refused, match="too small"):
+            photograph.prepare(Image.new("RGB", size))
+
+
+@settings(deadline=None, max_examples=200)
+@given(size=st.tuples(st.integers(1, 60), st.integers(1, 60)), levels=st.integers(1, 255), seed=st.integers(0, 999))
+def test_any_pixels_are_prepared_or_refused(size, levels, seed):
+    pixels = np.random.default_rng(seed).integers(0, levels, (*size, 3)).astype(np.uint8)
+    try:
+        prepared = photograph.prepare(Image.fromarray(pixels))
+    except Refused:
+        return
+    assert prepared.shape == (28, 28)
+    assert prepared.dtype == np.uint8

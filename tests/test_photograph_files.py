@@ -1,0 +1,313 @@
+"""Image files of every kind: read upright in RGB, or refused in words; never half-decoded, slow or greedy."""
+
+import io
+import os
+import stat
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from fmnist import photograph
+from fmnist.errors import Refused
+from tests.garments import agreement, boot, photo, placed
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG", "a.webp", "a.bmp", "a.gif"])
+def test_formats(tmp_path, name):
+    photo().save(tmp_path / name)
+    image = photograph.read(tmp_path / name)
+    assert image.mode == "RGB"
+    overlap, correlation = agreement(photograph.prepare(image), boot())
+    assert overlap > 0.85
+    assert correlation > 0.93
+
+
+def sixteen_bits() -> Image.Image:
+    return Image.fromarray((65535 * (1 - placed(boot()))).astype(np.uint16))
+
+
+MODES = {
+    "L": lambda: photo().convert("L"),
+    "1": lambda: photo().convert("1", dither=Image.Dither.NONE),
+    "P": lambda: photo().quantize(16),
+    "I;16": sixteen_bits,
+    "LA": lambda: photo().convert("LA"),
+    "RGBA": lambda: photo().convert("RGBA"),
+    "CMYK": lambda: photo().convert("CMYK"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes(tmp_path, mode):
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    MODES[mode]().save(path)
+    with Image.open(path) as image:
+        assert image.mode == mode
+    overlap, _ = agreement(photograph.prepare(photograph.read(path)), boot())
+    assert overlap > 0.85
+
+
+@pytest.mark.parametrize("hidden", ["black", "white", "red"])
+@pytest.mark.parametrize("tone", [0.0, 1.0])
+def test_transparent_is_background(tmp_path, tone, hidden):
+    """Whatever colour stands hidden under full transparency, and however tightly the image is cut."""
+    shape = Image.fromarray(((boot() > 0) * 255).astype(np.uint8)).resize((252, 252))
+    image = Image.new("RGB", (252, 252), hidden)
+    image.paste((int(255 * tone),) * 3, mask=shape)
+    image.putalpha(shape)
+    image = image.crop(shape.getbbox())
+    image.save(tmp_path / "a.png")
+    overlap, _ = agreement(photograph.prepare(photograph.read(tmp_path / "a.png")), boot())
+    assert overlap > 0.9
+
+
+def test_a_transparent_palette_colour_is_background(tmp_path):
+    levels = placed(boot()) > 0.1
+    image = Image.fromarray(levels.astype(np.uint8), "L").convert("P")
+    image.putpalette([30, 30, 30, 40, 60, 80])
+    image.save(tmp_path / "a.png", transparency=0)
+    overlap, _ = agreement(photograph.prepare(photograph.read(tmp_path / "a.png")), boot())
+    assert overlap > 0.85
+
+
+def test_fully_transparent_is_refused(tmp_path):
+    Image.new("RGBA", (60, 60), (9, 9, 9, 0)).save(tmp_path / "a.png")
+    with pytest.raises(Refused, match="nothing that stands out"):
+        photograph.prepare(photograph.read(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_exif_orientation(tmp_path, orientation, name):
+    """Pillow's own exif_transpose is the oracle."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo().save(tmp_path / name, exif=exif)
+    with Image.open(tmp_path / name) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(photograph.read(tmp_path / name)), np.asarray(upright))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbled", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12", b"Exif\0\0"])
+def test_garbled_exif_is_let_by(tmp_path, exif):
+    photo().save(tmp_path / "a.jpg", exif=exif)
+    assert photograph.read(tmp_path / "a.jpg").size == (420, 330)
+
+
+def test_several_pictures_in_one_file(tmp_path):
+    """The first counts, in an animation and in the MPO files that phones name .jpg."""
+    others = [Image.new("RGB", (420, 330), "red")]
+    photo().save(tmp_path / "a.gif", save_all=True, append_images=others)
+    photo().save(tmp_path / "mpo", format="MPO", save_all=True, append_images=others)
+    (tmp_path / "mpo").rename(tmp_path / "a.jpg")
+    for name in ("a.gif", "a.jpg"):
+        assert agreement(photograph.prepare(photograph.read(tmp_path / name)), boot())[0] > 0.85
+
+
+def test_a_camera_s_48_megapixels_are_quick(tmp_path):
+    photo().resize((8064, 6048)).save(tmp_path / "a.jpg", quality=70)
+    start = time.monotonic()
+    image = photograph.read(tmp_path / "a.jpg")
+    prepared = photograph.prepare(image)
+    assert time.monotonic() - start < 5
+    assert max(image.size) < 2 * photograph.READ_EDGE
+    assert agreement(prepared, boot())[0] > 0.85
+
+
+# Refusing what may not
+
+
+def refusal(path: Path) -> str:
+    """What reading `path` is refused with: one line that begins with the file's name."""
+    with pytest.raises(Refused) as caught:
+        photograph.read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert len(message.splitlines()) == 1
+    return message.removeprefix(f"{path}: ")
+
+
+def test_what_is_no_picture_is_refused(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("This is not a picture.\n" * 50)
+    photo().save(tmp_path / "tiff.png", format="TIFF")
+    photo().save(tmp_path / "jpeg.png", format="JPEG")
+    photo().save(tmp_path / "png.jpg", format="PNG")
+    photo().save(tmp_path / "photo.tif")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+
+    assert "no such file" in refusal(tmp_path / "missing.png")
+    assert "no such file" in refusal(tmp_path / "missing" / "a.png")
+    assert "is not a file" in refusal(tmp_path / "folder.png")
+    assert "is empty" in refusal(tmp_path / "empty.png")
+    for name in ("text.png", "tiff.png", "jpeg.png", "png.jpg"):
+        assert "is not what its name says" in refusal(tmp_path / name)
+    for name in ("photo.tif", "photo", "photo.heic"):
+        assert "convert it" in refusal(tmp_path / name)
+    for path in (tmp_path / "loop.png", tmp_path / f"{'long' * 99}.png", tmp_path / "a\0.png"):
+        assert "cannot be read" in refusal(path)
+
+
+@pytest.mark.parametrize("mode", [stat.S_IFIFO, stat.S_IFCHR])
+def test_what_would_hang_is_refused(tmp_path, mode):
+    path = tmp_path / "a.png"
+    if mode == stat.S_IFIFO:
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    program = "import sys; from fmnist import photograph; photograph.read(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 1
+    assert "Refused" in done.stderr.splitlines()[-1]
+    assert "is not a file" in done.stderr.splitlines()[-1]
+
+
+def test_without_permission_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    photo().save(path)
+    path.chmod(0)
+    if os.access(path, os.R_OK):  # the superuser reads everything: let the system call say what others hear
+
+        def denied(*_: object) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(photograph, "open", denied, raising=False)
+    assert "permissions" in refusal(path)
+
+
+SUFFIXES = ["png", "jpg", "webp", "bmp", "gif"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_cut_short_is_refused_and_never_half_decoded(tmp_path, suffix):
+    """At every length: refused, or every pixel is there (where only trailing bytes without pixels are missing)."""
+    path = tmp_path / f"a.{suffix}"
+    photo().resize((210, 165)).save(path)
+    whole, full = path.read_bytes(), np.asarray(photograph.read(path))
+    refused = 0
+    sizes = sorted({*range(0, len(whole), max(1, len(whole) // 60)), *range(len(whole) - 30, len(whole))})
+    for size in sizes:
+        path.write_bytes(whole[:size])
+        outcome = attempt(path)
+        if isinstance(outcome, Refused):
+            refused += 1
+        else:
+            assert size > 0.98 * len(whole)
+            np.testing.assert_array_equal(np.asarray(outcome), full)
+    assert refused >= len(sizes) - 30
+
+
+def test_a_large_jpeg_cut_short_is_refused_though_it_is_decoded_at_a_fraction(tmp_path):
+    path = tmp_path / "a.jpg"
+    photo().resize((3000, 2400)).save(path)
+    for part in (0.3, 0.9):
+        content = path.read_bytes()
+        path.write_bytes(content[: int(part * len(content))])
+        assert "cut short" in refusal(path)
+
+
+def bomb(path: Path, side: int) -> None:
+    """Write a black PNG of side x side pixels, whole and valid; 30,000 pixels a side are 130 kB on disk."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (side + 7) // 8)
+    packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("side", [30_000, 11_000])
+def test_a_bomb_is_refused_under_a_memory_limit(tmp_path, side):
+    """30,000 pixels a side is beyond Pillow's own limit, 11,000 only beyond ours. A control shows the limit bites."""
+    path = tmp_path / "bomb.png"
+    bomb(path, side)
+    program = (
+        "import resource, sys, time; from fmnist import photograph; from fmnist.errors import Refused\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 500_000_000,) * 2)\n"
+        "try: bytearray(600_000_000); sys.exit('no limit')\n"
+        "except MemoryError: pass\n"
+        "start = time.monotonic()\n"
+        "try: photograph.read(sys.argv[1])\n"
+        "except Refused as error: print(error); print(time.monotonic() - start)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    message, seconds = done.stdout.splitlines()
+    assert message.startswith(f"{path}: ")
+    assert "64 megapixels" in message
+    assert float(seconds) < 1
+
+
+def test_as_many_pixels_as_are_allowed_are_read(tmp_path):
+    """The control of the bomb: the same kind of file within the limit is decoded, and only then found to be black."""
+    bomb(tmp_path / "a.png", 7_900)
+    with pytest.raises(Refused, match="nothing that stands out"):
+        photograph.prepare(photograph.read(tmp_path / "a.png"))
+
+
+# Anything at all
+
+
+def attempt(path: Path) -> Image.Image | Refused:
+    try:
+        return photograph.read(path)
+    except Refused as error:
+        return error
+
+
+def packed(suffix: str) -> bytes:
+    file = io.BytesIO()
+    photo().resize((105, 82)).save(file, "JPEG" if suffix == "jpg" else suffix.upper())
+    return file.getvalue()
+
+
+GOOD = {suffix: packed(suffix) for suffix in SUFFIXES}
+EDITS = st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8))
+fuzz = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@fuzz
+@given(suffix=st.sampled_from(SUFFIXES), edits=st.lists(EDITS, max_size=4), content=st.binary(max_size=200))
+@pytest.mark.filterwarnings("error")
+def test_any_bytes_are_prepared_or_refused(tmp_path, suffix, edits, content):
+    damaged = GOOD[suffix]
+    for place, dropped, piece in edits:
+        start = int(place * len(damaged))
+        damaged = damaged[:start] + piece + damaged[start + dropped :]
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(damaged if edits else content)
+    image = attempt(path)
+    if isinstance(image, Refused):
+        assert str(image).startswith(str(path))
+        assert len(str(image).splitlines()) == 1
+    else:
+        prepared_or_refused(image)
+
+
+def prepared_or_refused(image: Image.Image) -> None:
+    try:
+        prepared = photograph.prepare(image)
+    except Refused:
+        return
+    assert prepared.shape == (28, 28)
+    assert prepared.dtype == np.uint8

@@ -1,0 +1,444 @@
+"""The training loop against a plain one written out here: same seeds, same batches, equal weights."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cnn import CNN
+from ffn import FFN, NumpyFFN, NumpyLearner
+from fmnist import data, training
+from fmnist.checkpoints import Checkpoints
+from fmnist.config import TrainConfig
+from fmnist.errors import Failed, Refused
+from fmnist.training import TorchLearner, fit, make_batches, make_schedule, seed_epoch
+from tests import tiny
+
+CPU = torch.device("cpu")
+MADE = tiny.make(train=70, test=10)
+IMAGES = torch.from_numpy(MADE.train_images)
+LABELS = torch.from_numpy(MADE.train_labels).long()
+
+
+def learner(config: TrainConfig, model: torch.nn.Module | None = None, precision: str = "fp32") -> TorchLearner:
+    seed_epoch(config.seed, 0)
+    steps = config.epochs * -(-len(data.split(len(IMAGES), config.validation, config.seed)[0]) // config.batch_size)
+    return TorchLearner(model or FFN([16], dropout=0.3), config, CPU, precision, steps)
+
+
+def trained(config: TrainConfig, folder, model=None, **settings) -> tuple[TorchLearner, list[dict]]:
+    """Train as the product does; return the learner and the history."""
+    own = learner(config, model, **settings)
+    split = data.split(len(IMAGES), config.validation, config.seed)
+    kept = Checkpoints(folder, "net", {"training": {"schedule": config.schedule, "epochs": config.epochs}}, {})
+    return own, fit(own, IMAGES, LABELS, split, config, kept, [], log=lambda _: None)
+
+
+def equal_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    first, second = first.state_dict(), second.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+# The loop
+
+
+def plain_loop(model: torch.nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, schedule=None) -> list:
+    """Train `model` with no more than PyTorch's tutorial has; return each epoch's loss per image, and accuracy."""
+    rows = []
+    learnt, _ = data.split(len(IMAGES), 0, config.seed)
+    for epoch in range(1, config.epochs + 1):
+        torch.manual_seed(config.seed * 100_003 + epoch)
+        order = learnt[torch.randperm(len(IMAGES))]
+        total, right = 0.0, 0
+        model.train()
+        for start in range(0, len(order), config.batch_size):
+            batch = order[start : start + config.batch_size]
+            inputs = (IMAGES[batch][:, None].float() / 255 - 0.2860) / 0.3530
+            scores = model(inputs)
+            loss = F.cross_entropy(scores, LABELS[batch], label_smoothing=config.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if schedule:
+                schedule.step()
+            total += float(loss.detach()) * len(batch)
+            right += int((scores.argmax(1) == LABELS[batch]).sum())
+        rows.append((total / len(IMAGES), right / len(IMAGES)))
+    return rows
+
+
+OPTIMIZERS = {
+    "adam": (torch.optim.Adam, {}),
+    "adamw": (torch.optim.AdamW, {"weight_decay": 0.05}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.001}),
+    "adadelta": (torch.optim.Adadelta, {}),
+}
+
+
+@pytest.mark.parametrize("kind", ["ffn", "cnn"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_fit_takes_the_steps_of_a_plain_loop(optimizer, kind, tmp_path):
+    """To 1e-4 only: the normalisation and the fused optimizers round otherwise than the ones written out."""
+    make, settings = OPTIMIZERS[optimizer]
+    lr = 1.0 if optimizer == "adadelta" else 0.01
+    config = TrainConfig(epochs=3, batch_size=16, lr=lr, optimizer=optimizer, label_smoothing=0.1, seed=4, **settings)
+    build = {"ffn": lambda: FFN([16], dropout=0.3), "cnn": lambda: CNN([3, 4], dense=[8], dropout=0.2)}[kind]
+    own, history = trained(config, tmp_path, seeded(build, config))
+    plain = seeded(build, config)
+    assert equal_weights(plain, seeded(build, config))
+    rows = plain_loop(plain, make(plain.parameters(), lr=lr, **settings), config)
+    for (name, given), wanted in zip(own.model.state_dict().items(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(given, wanted, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+    for row, (loss, accuracy) in zip(history, rows, strict=True):
+        assert row["train_loss"] == pytest.approx(loss, rel=1e-4)
+        assert row["train_accuracy"] == pytest.approx(accuracy)
+
+
+def seeded(build, config: TrainConfig) -> torch.nn.Module:
+    torch.manual_seed(config.seed * 100_003)
+    return build()
+
+
+def test_equal_weights_bit_for_bit_where_the_plain_loop_computes_alike(tmp_path):
+    """Same batches, same dropout, same arithmetic: nothing in `fit` adds to or leaves out a step."""
+    config = TrainConfig(epochs=2, batch_size=16, optimizer="sgd", lr=0.1, seed=2)
+    own, _ = trained(config, tmp_path)
+    plain = seeded(lambda: FFN([16], dropout=0.3), config)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, fused=True)
+    for epoch in (1, 2):
+        seed_epoch(2, epoch)
+        for batch in data.split(70, 0, 2)[0][torch.randperm(70)].split(16):
+            optimizer.zero_grad()
+            F.cross_entropy(plain(data.normalise(IMAGES[batch])), LABELS[batch]).backward()
+            optimizer.step()
+    assert equal_weights(own.model, plain)
+
+
+def test_losses_are_weighted_by_sample_when_the_last_batch_is_ragged(tmp_path):
+    """70 images in batches of 64 and 6: with a rate of almost nothing, the epoch's loss is that of the whole set."""
+    config = TrainConfig(epochs=1, batch_size=64, lr=1e-9, optimizer="sgd")
+    own, history = trained(config, tmp_path, FFN([16], dropout=0))
+    with torch.no_grad():
+        losses = F.cross_entropy(own.model(data.normalise(IMAGES)), LABELS, reduction="none")
+    assert history[0]["train_loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
+    seed_epoch(0, 1)
+    order = data.split(70, 0, 0)[0][torch.randperm(70)]
+    unweighted = (losses[order[:64]].mean() + losses[order[64:]].mean()).item() / 2
+    assert abs(unweighted - losses.mean().item()) > 1e-4, "the two means agree, so nothing is told apart"
+
+
+def test_history_of_an_epoch(tmp_path):
+    lines = []
+    config = TrainConfig(epochs=2, batch_size=32, validation=0.2)
+    kept = Checkpoints(tmp_path, "net", {}, {})
+    history = fit(learner(config), IMAGES, LABELS, data.split(70, 0.2, 0), config, kept, [], log=lines.append)
+    assert [set(row) for row in history] == [
+        {
+            *("train_loss", "train_accuracy", "train_loss_by_step", "steps", "seconds", "images_per_second"),
+            *("validation_loss", "validation_accuracy"),
+        }
+    ] * 2
+    assert history[0]["steps"] == len(history[0]["train_loss_by_step"]) == 2  # 56 images: a step of 32 and one of 24
+    assert history[0]["train_loss"] == pytest.approx(
+        (32 * history[0]["train_loss_by_step"][0] + 24 * history[0]["train_loss_by_step"][1]) / 56
+    )
+    assert history[0]["images_per_second"] == pytest.approx(56 / history[0]["seconds"])
+    json.dumps(history, allow_nan=False)
+    assert len(lines) == 2
+    for line, row in zip(lines, history, strict=True):
+        for words in (f"{row['train_loss']:.4f}", f"{row['validation_loss']:.4f}", "images/s"):
+            assert words in line
+
+
+# Validation
+
+
+def test_the_validation_images_are_never_trained_on(tmp_path):
+    seen = []
+
+    class Spy(TorchLearner):
+        def step(self, images, labels):
+            seen.extend(images[:, 0, 0].tolist())
+            return super().step(images, labels)
+
+    marked = IMAGES.clone()
+    marked[:, 0, 0] = torch.arange(70, dtype=torch.uint8)  # the first pixel says which image it is
+    config = TrainConfig(epochs=3, batch_size=16, validation=0.3, augment=False)
+    learnt, held_out = data.split(70, 0.3, 0)
+    assert len(held_out) == 21
+    spy = Spy(FFN([8]), config, CPU, "fp32", 12)
+    fit(spy, marked, LABELS, (learnt, held_out), config, Checkpoints(tmp_path, "net", {}, {}), [], log=lambda _: None)
+    assert sorted(seen) == sorted(learnt.tolist() * 3)
+    assert not set(seen) & set(held_out.tolist())
+
+
+def test_validation_figures_by_hand(tmp_path):
+    config = TrainConfig(epochs=1, batch_size=16, validation=0.3)
+    own, history = trained(config, tmp_path)
+    _, held_out = data.split(70, 0.3, 0)
+    with torch.no_grad():
+        scores = own.model.eval()(data.normalise(IMAGES[held_out]))
+    assert history[0]["validation_loss"] == pytest.approx(F.cross_entropy(scores, LABELS[held_out]).item(), rel=1e-5)
+    assert history[0]["validation_accuracy"] == pytest.approx(
+        (scores.argmax(1) == LABELS[held_out]).float().mean().item()
+    )
+
+
+# Batches
+
+
+def test_every_image_is_in_one_batch_and_the_order_follows_from_seed_and_epoch():
+    indices = torch.arange(100, 170)
+    seed_epoch(1, 5)
+    first = make_batches(indices, 16)
+    assert [len(batch) for batch in first] == [16, 16, 16, 16, 6]
+    assert sorted(torch.cat(first).tolist()) == list(range(100, 170))
+    seed_epoch(1, 5)
+    assert all(torch.equal(a, b) for a, b in zip(first, make_batches(indices, 16), strict=True))
+    for seed, epoch in ((1, 6), (2, 5)):
+        seed_epoch(seed, epoch)
+        assert not torch.equal(first[0], make_batches(indices, 16)[0])
+
+
+def test_a_last_batch_of_one_joins_the_one_before():
+    assert [len(batch) for batch in make_batches(torch.arange(33), 16)] == [16, 17]
+    assert [len(batch) for batch in make_batches(torch.arange(1), 16)] == [1]
+    assert [len(batch) for batch in make_batches(torch.arange(3), 1)] == [1, 2]
+    config = TrainConfig(epochs=1, batch_size=23)  # 70 = 3 * 23 + 1
+    model = FFN([8], batch_norm=True)
+    own = TorchLearner(model, config, CPU, "fp32", 3)
+    for batch in make_batches(torch.arange(70), 23):
+        own.step(IMAGES[batch], LABELS[batch])
+    assert int(model.norm1.num_batches_tracked) == 3
+
+
+# Schedules
+
+
+def rates(config: TrainConfig, total_steps: int, losses: list[float] = ()) -> list[float]:
+    """The learning rate of each step, and after the last; one step an epoch where `losses` are given."""
+    own = TorchLearner(FFN([4]), config, CPU, "fp32", total_steps)
+    seen = [own.optimizer.param_groups[0]["lr"]]
+    for step in range(total_steps):
+        own.step(IMAGES[:4], LABELS[:4])
+        if losses:
+            own.end_epoch(losses[step])
+        seen.append(own.optimizer.param_groups[0]["lr"])
+    return seen
+
+
+def test_a_constant_rate_stays():
+    assert rates(TrainConfig(lr=0.02, optimizer="sgd"), 5, [1, 1, 1, 1, 1]) == [0.02] * 6
+
+
+def test_cosine_falls_along_a_cosine_to_nothing():
+    seen = rates(TrainConfig(lr=0.02, optimizer="sgd", schedule="cosine"), 8)
+    np.testing.assert_allclose(seen, 0.01 * (1 + np.cos(np.pi * np.arange(9) / 8)), atol=1e-9)
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
+    seen = rates(TrainConfig(lr=0.02, optimizer="sgd", schedule="one-cycle"), 20)
+    assert max(seen) == pytest.approx(0.02, rel=0.01)  # the peak may lie between two steps
+    peak = seen.index(max(seen))
+    assert seen[: peak + 1] == sorted(seen[: peak + 1])
+    assert seen[peak:] == sorted(seen[peak:], reverse=True)
+    assert (seen[0], seen[-1]) == (pytest.approx(0.02 / 25), pytest.approx(0.02 / 25e4))
+
+
+def test_plateau_cuts_by_ten_once_the_loss_has_stalled_for_more_than_three_epochs():
+    config = TrainConfig(lr=0.02, optimizer="sgd", schedule="plateau")
+    falling = rates(config, 6, [6, 5, 4, 3, 2, 1])
+    assert falling == [0.02] * 7
+    stalled = rates(config, 7, [1, 2, 2, 2, 2, 2, 2])
+    assert stalled == pytest.approx([0.02] * 5 + [0.002] * 3)
+
+
+def test_numpy_network_is_given_the_configured_rates():
+    seen = []
+    model = NumpyFFN((8,))
+    model.step = lambda images, labels, lr: seen.append(lr) or 0.0
+    model.activations = [np.zeros((4, 10))]
+    config = TrainConfig(lr=0.2, optimizer="sgd", schedule="cosine")
+    own = NumpyLearner(model, config, 4)
+    for _ in range(4):
+        own.step(IMAGES[:4], LABELS[:4])
+    assert seen == pytest.approx([0.2, 0.1 * (1 + 0.5**0.5), 0.1, 0.1 * (1 - 0.5**0.5)])
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "adam"}, {"optimizer": "sgd", "schedule": "plateau"}])
+def test_numpy_network_refuses_what_it_cannot(settings):
+    with pytest.raises(ValueError, match="SGD"):
+        NumpyLearner(NumpyFFN(), TrainConfig(**settings), 1)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_are_as_configured(name):
+    kind, settings = OPTIMIZERS[name]
+    config = TrainConfig(optimizer=name, lr=0.0123, **settings)
+    optimizer = training.make_optimizer(FFN([4]), config)
+    assert type(optimizer) is kind
+    for key, value in {"lr": 0.0123, **settings}.items():
+        assert optimizer.param_groups[0][key] == value
+
+
+def test_adam_of_classic_has_no_weight_decay():
+    assert training.make_optimizer(FFN([4]), TrainConfig()).param_groups[0]["weight_decay"] == 0
+
+
+def test_schedules_are_laid_out_over_all_steps_of_the_training():
+    config = TrainConfig(lr=0.02, optimizer="sgd", schedule="cosine")
+    optimizer = training.make_optimizer(FFN([4]), config)
+    assert make_schedule(optimizer, config, 123).T_max == 123
+
+
+# Augmentation, smoothing and modes
+
+
+def test_augmentation_is_asked_for_and_shifts_the_training_images_alone(monkeypatch):
+    calls = []
+    monkeypatch.setattr(data, "augment", lambda images: calls.append(len(images)) or images)
+    own = TorchLearner(FFN([4]), TrainConfig(augment=True), CPU, "fp32", 1)
+    own.step(IMAGES[:6], LABELS[:6])
+    own.log_probabilities(IMAGES[:6])
+    assert calls == [6]
+    TorchLearner(FFN([4]), TrainConfig(), CPU, "fp32", 1).step(IMAGES[:6], LABELS[:6])
+    assert calls == [6]
+
+
+def test_scoring_learns_nothing_and_has_no_dropout():
+    own = learner(TrainConfig(), FFN([16], dropout=0.9, batch_norm=True))
+    before = {key: tensor.clone() for key, tensor in own.model.state_dict().items()}
+    first, second = own.log_probabilities(IMAGES), own.log_probabilities(IMAGES)
+    assert torch.equal(first, second)
+    assert all(torch.equal(before[key], tensor) for key, tensor in own.model.state_dict().items())
+    torch.testing.assert_close(first.exp().sum(dim=1), torch.ones(70))
+
+
+def test_scores_in_big_batches_are_those_of_the_images_one_by_one():
+    own = learner(TrainConfig(), CNN([3, 4], dense=[8]))
+    together = training.log_probabilities(own, IMAGES.repeat(4, 1, 1))
+    assert together.shape == (280, 10)  # more than one batch of 250
+    torch.testing.assert_close(together[:70], torch.cat([own.log_probabilities(image[None]) for image in IMAGES]))
+    assert torch.equal(together[:70].argmax(1), together[210:].argmax(1))
+
+
+# What goes wrong
+
+
+def test_a_loss_that_is_no_number_is_named_with_epoch_and_step(tmp_path):
+    class Breaks(TorchLearner):
+        steps = 0
+
+        def step(self, images, labels):
+            self.steps += 1
+            loss, right = super().step(images, labels)
+            return (loss * float("nan") if self.steps == 8 else loss), right
+
+    config = TrainConfig(epochs=3, batch_size=16)  # five steps an epoch: the eighth is the third of the second
+    own, kept = Breaks(FFN([8]), config, CPU, "fp32", 15), Checkpoints(tmp_path, "net", {}, {})
+    with pytest.raises(Failed, match=r"epoch 2, step 3; the checkpoint of epoch 1 is kept; a smaller --lr") as caught:
+        fit(own, IMAGES, LABELS, data.split(70, 0, 0), config, kept, [], log=lambda _: None)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in kept.paths()] == ["net-epoch0001.pt", "net-epoch0000.pt"]
+    assert all(tensor.isfinite().all() for tensor in kept.newest()["learner"]["model"].values())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_the_first_loss_that_is_not_finite_counts(bad):
+    with pytest.raises(Failed, match="epoch 7, step 2;"):
+        training.check_finite(torch.tensor([1.0, bad, 2.0, bad]), {}, 7)
+    with pytest.raises(Failed, match="epoch 7, step 3;"):
+        training.check_finite(torch.ones(3), {"counter": torch.tensor(1), "weight": torch.tensor([1.0, bad])}, 7)
+    training.check_finite(torch.tensor([1.0, 1e38]), {"weight": torch.tensor([1e38])}, 7)
+
+
+# Resume, in-process; tests/test_faults_training.py kills real processes
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau", "cosine", "one-cycle"])
+def test_a_stop_and_a_resume_end_in_the_same_weights_and_optimizer(schedule, tmp_path):
+    config = TrainConfig(epochs=5, batch_size=16, lr=0.01, schedule=schedule, augment=True, validation=0.2, seed=3)
+    split = data.split(70, 0.2, 3)
+    whole, history = trained(config, tmp_path / "whole")
+
+    kept = Checkpoints(tmp_path / "parts", "net", {"training": {}}, {})
+    first = learner(config)
+    fit(first, IMAGES, LABELS, split, replace(config, epochs=2), kept, [], log=lambda _: None)
+    torch.rand(9)  # another process would have drawn other numbers
+    second = learner(replace(config, seed=8), FFN([16], dropout=0.3))
+    resumed = training.resume(second, kept, log=lambda _: None)
+    assert len(resumed) == 2
+    resumed = fit(second, IMAGES, LABELS, split, config, kept, resumed, log=lambda _: None)
+
+    assert equal_weights(second.model, whole.model)
+    for ours, theirs in zip(second.optimizer.state.values(), whole.optimizer.state.values(), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(torch.as_tensor(ours[key]), torch.as_tensor(theirs[key])) for key in ours)
+    assert second.schedule.state_dict() == whole.schedule.state_dict()
+    times = {"seconds", "images_per_second"}
+    assert [{key: row[key] for key in row.keys() - times} for row in resumed] == [
+        {key: row[key] for key in row.keys() - times} for row in history
+    ]
+
+
+def test_nothing_to_resume_is_an_empty_history(tmp_path):
+    assert training.resume(learner(TrainConfig()), Checkpoints(tmp_path, "net", {}, {})) == []
+
+
+# The machine
+
+
+def test_auto_takes_the_best_device_there_is(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert training.choose_device("auto") == CPU
+    for name in ("cuda", "mps"):
+        with pytest.raises(Refused, match=f"--device {name}: there is none on this machine; use --device auto"):
+            training.choose_device(name)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert training.choose_device("auto").type == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert training.choose_device("auto").type == "cuda"
+    assert training.choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({}, "fp32"),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "fp32"),
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True}, "bf16"),
+    ],
+)
+def test_auto_precision_follows_the_processors_flags(capabilities, precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert training.choose_precision("auto", CPU) == precision
+    assert training.choose_precision("fp32", CPU) == "fp32"
+    assert training.choose_precision("bf16", CPU) == "bf16"
+
+
+def test_auto_precision_on_other_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    assert training.choose_precision("auto", torch.device("cuda")) == "bf16"
+    assert training.choose_precision("auto", torch.device("mps")) == "fp32"
+
+
+def test_bf16_computes_in_bfloat16_and_keeps_its_weights_in_float32():
+    seen = []
+    model = FFN([8])
+    model.linear1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    own = learner(TrainConfig(), model, precision="bf16")
+    loss, _ = own.step(IMAGES[:8], LABELS[:8])
+    assert seen == [torch.bfloat16]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert own.log_probabilities(IMAGES[:8]).dtype == torch.float32
+    assert loss.isfinite()
+
+
+def test_weights_are_channels_last_on_the_cpu():
+    own = learner(TrainConfig(), CNN([3, 4], dense=[8]))
+    assert own.model.features.conv2.weight.is_contiguous(memory_format=torch.channels_last)
