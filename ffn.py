@@ -148,7 +148,8 @@ class NumpyFFN:
         Ten sigmoids answer ten separate yes-or-no questions. The division keeps their order and
         makes them comparable with a softmax's; nothing in the loss makes them well calibrated.
         """
-        outputs = self.forward(self.scale(images))
+        # Ten sigmoids may all underflow to 0, which neither this division nor a logarithm could make anything of.
+        outputs = np.maximum(self.forward(self.scale(images)), np.finfo(self.dtype).tiny)
         return outputs / outputs.sum(axis=1, keepdims=True)
 
     def parameters(self) -> dict[str, np.ndarray]:

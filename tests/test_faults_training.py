@@ -450,15 +450,13 @@ def test_a_loss_that_is_no_number(step, early, words, last, bench, tmp_path):
 
 
 @pytest.mark.fault(23, "the loss becomes NaN")
-def test_saturated_outputs_whose_loss_is_infinite_leave_strict_json(bench, tmp_path):
-    """Ten sigmoids that underflow have a cross-entropy of infinity: the weights are sound, the number is not."""
-    patch = "import ffn, numpy\nffn.NumpyFFN.probabilities = lambda self, images: numpy.eye(10)[[3] * len(images)]"
-    done = forks.run(**bench.settings("numpy", tmp_path, patches=(patch,)))
-    assert done.returncode in (0, 1)
-    assert "Traceback" not in done.stderr
-    path = tmp_path / "evolution" / "metrics.json"
-    numbers = json.loads(path.read_text(), parse_constant=pytest.fail)
-    assert numbers["models"]["v0"]["test_loss"] is None
+def test_sigmoids_that_have_all_underflowed_still_give_numbers(bench, tmp_path):
+    """At this rate the network in NumPy ends with ten outputs of 0: its weights are finite, and so is its own loss."""
+    done = forks.run(**bench.settings("numpy", tmp_path, "--lr", "100"))
+    assert (done.returncode, done.stderr) == (0, "")
+    numbers = json.loads((tmp_path / "evolution" / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert numbers["models"]["v0"]["test_loss"] > 2.3
+    assert all(row["validation_loss"] > 2.3 for row in numbers["models"]["v0"]["epochs"])
 
 
 # The same numbers
