@@ -10,7 +10,7 @@ import torch
 from fmnist.evaluation import Evaluation, compare, mean_and_deviation, scores
 from fmnist.exploration import Exploration, statistics
 
-LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib")
+LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
 
 
 @dataclass(frozen=True)

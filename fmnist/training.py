@@ -17,7 +17,7 @@ from fmnist.checkpoints import Checkpoints
 from fmnist.config import LENGTH_MATTERS, TrainConfig
 from fmnist.errors import Failed, Refused
 
-EVALUATION_BATCH = 250  # images at once when nothing is learnt: more is no faster on a CPU, and takes more memory
+EVALUATION_BATCH = 100  # images at once when nothing is learnt: more is no faster on a CPU, and takes more memory
 
 
 class Learner(Protocol):

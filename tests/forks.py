@@ -134,7 +134,6 @@ def _serve(requests: socket.socket) -> None:
 def _warm_up() -> None:
     """Import all that a run imports, some of it hidden in calls."""
     import scipy.stats  # noqa: F401
-    import sklearn.metrics  # noqa: F401
     import torch
     import torchvision.datasets  # noqa: F401
 
