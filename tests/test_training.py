@@ -320,7 +320,7 @@ def test_scoring_learns_nothing_and_has_no_dropout():
 def test_scores_in_big_batches_are_those_of_the_images_one_by_one():
     own = learner(TrainConfig(), CNN([3, 4], dense=[8]))
     together = training.log_probabilities(own, IMAGES.repeat(4, 1, 1))
-    assert together.shape == (280, 10)  # more than one batch of 250
+    assert together.shape == (280, 10)  # more than one batch of 100
     torch.testing.assert_close(together[:70], torch.cat([own.log_probabilities(image[None]) for image in IMAGES]))
     assert torch.equal(together[:70].argmax(1), together[210:].argmax(1))
 
