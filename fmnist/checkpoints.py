@@ -36,13 +36,13 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 def load(path: Path, *keys: str) -> dict[str, Any]:
     """Read what `save` wrote, running no code from the file. Raises Damaged, also if one of `keys` is not in it."""
+    if not Path(path).is_file():  # a pipe would keep us waiting for ever
+        raise Damaged(f"{path} is not there, or not a file")
     try:
         _check_sums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch wonders aloud about a file before it gives it up
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise Damaged(f"{path} is not there") from None
     except pickle.UnpicklingError:
         raise Damaged(f"{path} is damaged, or holds more than tensors and plain values and was not opened") from None
     except Exception as error:

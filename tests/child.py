@@ -26,6 +26,20 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 60  # seconds, after which a child counts as hanging
 MODULES = ("data", "files", "checkpoints", "training", "evaluation", "metrics", "report", "figures")
+EARLIER_RUN = {"explore/report.html": b"an earlier run"}  # what the fixture `earlier_run` leaves in the output folder
+
+# A patch that puts every source of the data out of reach.
+OFFLINE = """
+def out_of_reach(_private):
+    raise data.Unavailable("out of reach")
+data._download = data._fetch_package = out_of_reach
+data.SYSTEM_COPY = data.Path("/nonexistent/fashion-mnist")
+"""
+
+
+def command(folders: Sequence[object], *words: object) -> list[object]:
+    """The arguments of a run, `explore` without `words`, on these two folders: of the data, and for output."""
+    return [*(words or ["explore"]), "--data-dir", folders[0], "--output-dir", folders[1]]
 
 
 @contextmanager
@@ -109,10 +123,22 @@ def only_line(done: subprocess.CompletedProcess, exit_code: int) -> str:
     return lines[0]
 
 
+def refused(done: subprocess.CompletedProcess, folders: Sequence[Path]) -> str:
+    """Check that the run was refused in one line and left the earlier output alone; return that line."""
+    line = only_line(done, 2)
+    assert snapshot(folders[1]) == EARLIER_RUN
+    return line
+
+
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file below `folder` with its content, but for the lock: what "untouched" is checked with."""
     files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def strays(folder: Path) -> list[Path]:
+    """What was written half and left."""
+    return list(folder.rglob(".*.partial"))
 
 
 # In the child

@@ -1,20 +1,23 @@
 """What tests share: data made on the spot, a script run in this process, the real data, and the table of faults."""
 
+import contextlib
 import os
 import signal
 import subprocess
+import warnings
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests import tiny
+from tests import child, tiny
 
 ROOT = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz-examples", type=int, metavar="N", help="so many examples a kind for tests/test_fuzz.py")
+    parser.addoption("--fuzz-examples", type=int, metavar="N", help="so many examples a kind for tests/test_fuzz_*.py")
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +76,72 @@ def only_loads(monkeypatch):
     from fmnist import data
 
     monkeypatch.setattr(fashionmnist, "experiment", lambda options, _folder: data.load(options.data_dir))
+
+
+@pytest.fixture
+def never_loads(monkeypatch):
+    """A run that gets as far as loading the data fails the test."""
+    from fmnist import data
+
+    monkeypatch.setattr(data, "load", lambda *_: pytest.fail("the run went on"))
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    """A data folder and an output folder, neither of them there yet."""
+    return tmp_path / "data", tmp_path / "out"
+
+
+@pytest.fixture
+def data_is_there(folders, offline) -> None:
+    """The made-up data lie in the data folder."""
+    tiny.write_torchvision(offline, folders[0])
+
+
+@pytest.fixture
+def earlier_run(folders) -> None:
+    """An earlier run left something in the output folder."""
+    for name, body in child.EARLIER_RUN.items():
+        path = folders[1] / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(body)
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory):
+    """Where real trainings are interrupted; see tests/soak.py."""
+    from tests.soak import Bench
+
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="session")
+def fuzz(request):
+    """A function of a usual number of examples, a strategy and a test that is called with so many of its values."""
+    return partial(_fuzz, request.config.getoption("--fuzz-examples"))
+
+
+def _fuzz(examples: int | None, usual: int, strategy, test) -> None:
+    """Call `test` with values of `strategy`; any exception but Refused is a failure."""
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    from fmnist.errors import Refused
+
+    @settings(
+        max_examples=examples or usual,
+        derandomize=examples is None,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink),
+    )
+    @given(strategy)
+    def property_(value):
+        with warnings.catch_warnings(), contextlib.suppress(Refused):
+            warnings.simplefilter("error", UserWarning)  # it would be a second line on standard error
+            test(value)
+
+    property_()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
     python -m tests.soak --kills 200
 
 Weights, optimizer, random order and every number but the times must be equal bit for bit. Tiny data, real processes
-(see tests/forks.py), SIGKILL. The test suite does the same with fewer kills.
+(see tests/forks.py), SIGKILL. The test suite does the same with fewer kills, and at chosen moments.
 """
 
 import argparse
@@ -115,8 +115,7 @@ def soak(bench: Bench, name: str, kills: int, chance: random.Random, log=lambda 
             log(f"{name}: killed {killed} of {kills}, saved {epochs_saved(_checkpoints(name, output))}")
         found = difference(outcome(output), unbroken)
         assert not found, f"{name}, after kill {killed}: {found}"
-        strays = list(output.rglob("*.partial"))
-        assert not strays, strays
+        assert not child.strays(output)
     return ends
 
 
@@ -144,6 +143,75 @@ def _check_nothing_lost(name: str, saved: dict[str, int], stdout: str) -> None:
         line = rf"^{re.escape(network.title)}, seed 0(?:, from epoch (\d+))?$"
         if said := re.search(line, stdout, re.MULTILINE):
             assert int(said[1] or 1) == saved.get(network.run_name, 0) + 1, (said[0], saved)
+
+
+# Interruptions at chosen moments, for the tests
+
+# Patches for the child. `here` says where it is and waits there for the test's signal.
+AT_STEP = """
+step = training.TorchLearner.step
+taken = [0]
+def waits(self, images, labels):
+    taken[0] += 1
+    if taken[0] == {step}:
+        here("in a step")
+    return step(self, images, labels)
+training.TorchLearner.step = waits
+"""
+SAVING = """
+import os
+from contextlib import contextmanager
+whole, saved = files.whole_file, [0]
+class Slow:
+    def __init__(self, file): self.file = file
+    def write(self, body):
+        body = bytes(body)
+        self.file.write(body[:len(body) // 2])
+        self.file.flush()
+        {half_way}
+        self.file.write(body[len(body) // 2:])
+@contextmanager
+def slow(path):
+    saved[0] += 1
+    if saved[0] != {nth}:
+        with whole(path) as file:
+            yield file
+        return
+    {before}
+    replace = os.replace
+    def late(*paths):
+        {written}
+        replace(*paths)
+        {after}
+    os.replace = late
+    with whole(path) as file:
+        yield Slow(file)
+    os.replace = replace
+checkpoints.whole_file = slow
+"""
+MOMENTS = ("before", "half_way", "written", "after")
+
+
+def saving(nth: int, moment: str, does: str = "here('saving')") -> str:
+    """A patch that does something at one moment of writing the nth file of a run; the first is that of epoch 0."""
+    return SAVING.format(nth=nth, **{name: does if name == moment else "pass" for name in MOMENTS})
+
+
+def kept(output: Path) -> list[Path]:
+    """The checkpoints of `classic`'s first network, newest first."""
+    return checkpoint_paths(output / "classic" / "checkpoints", "ffn-seed0")
+
+
+def resumed(bench: Bench, output: Path, *more: object, name: str = "classic"):
+    """Resume an experiment; returns how it ended."""
+    return forks.run(**bench.settings(name, output, "--resume", *more))
+
+
+def ends_as_unbroken(bench: Bench, output: Path, name: str = "classic") -> None:
+    """Check that a run ended with the unbroken run's weights and numbers, and left nothing half-written."""
+    found = difference(outcome(output), bench.unbroken(name))
+    assert not found, found
+    assert not child.strays(output)
 
 
 def main() -> None:

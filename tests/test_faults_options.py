@@ -12,6 +12,7 @@ from fmnist.checkpoints import apply_weights, load_weights, save_weights
 from fmnist.errors import Refused
 from recipes import Network, rebuild
 from tests import child, forks
+from tests.garments import photo
 from tests.soak import FILES, MADE
 from tests.tiny import write_torchvision
 
@@ -291,6 +292,33 @@ def test_weights_that_are_not_finite(value, looked_at, tmp_path):
     assert str(path) in line
     assert "features.conv1.bias" in line
     assert re.search("train", line)
+
+
+# Photographs; tests/test_photograph_files.py has every kind of file
+
+
+def cut_png(path) -> None:
+    photo().save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+NO_IMAGES = {
+    "missing": (lambda path: None, "no such file"),
+    "empty": (lambda path: path.touch(), "is empty"),
+    "cut short": (cut_png, "cut short"),
+    "text": (lambda path: path.write_text("no picture\n" * 50), "is not what its name says"),
+    "TIFF": (lambda path: photo().save(path, format="TIFF"), "is not what its name says"),
+}
+
+
+@pytest.mark.fault(29, "--image missing, empty, cut short, a text file or a TIFF named .png")
+@pytest.mark.parametrize(("write", "words"), NO_IMAGES.values(), ids=NO_IMAGES)
+def test_an_image_that_is_none(write, words, looked_at, tmp_path):
+    image = tmp_path / "photograph.png"
+    write(image)
+    line = looked_at(weights(tmp_path), "--image", image)
+    assert f"{image}: " in line
+    assert words in line
 
 
 def test_sound_weights_are_drawn_so_that_the_refusals_mean_something(run_here, tmp_path):

@@ -21,6 +21,7 @@ from fmnist.errors import Refused
 from tests.garments import agreement, boot, photo, placed
 
 ROOT = Path(__file__).parents[1]
+NO_IMAGE = "--image missing, empty, cut short, a text file or a TIFF named .png"
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG", "a.webp", "a.bmp", "a.gif"])
@@ -138,7 +139,8 @@ def refusal(path: Path) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def test_what_is_no_picture_is_refused(tmp_path):
+@pytest.mark.fault(29, NO_IMAGE)
+def test_what_is_no_picture_is_refused(tmp_path, record_property):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("This is not a picture.\n" * 50)
@@ -158,6 +160,7 @@ def test_what_is_no_picture_is_refused(tmp_path):
         assert "convert it" in refusal(tmp_path / name)
     for path in (tmp_path / "loop.png", tmp_path / f"{'long' * 99}.png", tmp_path / "a\0.png"):
         assert "cannot be read" in refusal(path)
+    record_property("injections", 4)  # missing, empty, a text file and a TIFF; the others are not in the table
 
 
 @pytest.mark.parametrize("mode", [stat.S_IFIFO, stat.S_IFCHR])
@@ -192,8 +195,9 @@ def test_without_permission_is_refused(tmp_path, monkeypatch):
 SUFFIXES = ["png", "jpg", "webp", "bmp", "gif"]
 
 
+@pytest.mark.fault(29, NO_IMAGE)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_cut_short_is_refused_and_never_half_decoded(tmp_path, suffix):
+def test_cut_short_is_refused_and_never_half_decoded(tmp_path, suffix, record_property):
     """At every length: refused, or every pixel is there (where only trailing bytes without pixels are missing)."""
     path = tmp_path / f"a.{suffix}"
     photo().resize((210, 165)).save(path)
@@ -209,15 +213,18 @@ def test_cut_short_is_refused_and_never_half_decoded(tmp_path, suffix):
             assert size > 0.98 * len(whole)
             np.testing.assert_array_equal(np.asarray(outcome), full)
     assert refused >= len(sizes) - 30
+    record_property("injections", refused)
 
 
-def test_a_large_jpeg_cut_short_is_refused_though_it_is_decoded_at_a_fraction(tmp_path):
+@pytest.mark.fault(29, NO_IMAGE)
+def test_a_large_jpeg_cut_short_is_refused_though_it_is_decoded_at_a_fraction(tmp_path, record_property):
     path = tmp_path / "a.jpg"
     photo().resize((3000, 2400)).save(path)
     for part in (0.3, 0.9):
         content = path.read_bytes()
         path.write_bytes(content[: int(part * len(content))])
         assert "cut short" in refusal(path)
+    record_property("injections", 2)
 
 
 def bomb(path: Path, side: int) -> None:
@@ -233,7 +240,10 @@ def bomb(path: Path, side: int) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
 
 
-@pytest.mark.parametrize("side", [30_000, 11_000])
+HUGE = pytest.mark.fault(30, "a 30,000 x 30,000 PNG under a memory limit")
+
+
+@pytest.mark.parametrize("side", [pytest.param(30_000, marks=HUGE), 11_000])
 def test_a_bomb_is_refused_under_a_memory_limit(tmp_path, side):
     """30,000 pixels a side is beyond Pillow's own limit, 11,000 only beyond ours. A control shows the limit bites."""
     path = tmp_path / "bomb.png"
