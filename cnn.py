@@ -17,12 +17,15 @@ class CNN(nn.Module):
 
     kernels      number of kernels of each convolution
     kernel_size  their height and width
-    padding      pixels around each convolution's input, one number for all or one each; None keeps the size
+    padding      pixels around each convolution's input, one number or one each; None keeps the size (odd kernels)
     pool         what halves the maps: "max", "avg", or "stride", a stride of two in the convolution itself
     pool_after   numbers, from 1, of the convolutions whose maps are halved; None is all of them
     dense        units of each hidden layer after the convolutions
+    activation   "relu" or "leaky_relu"
     norm         batch norm "before" or "after" each convolution's activation, or None
     dense_norm   layer norm after each dense layer's activation
+    conv_dropout share of the values left out behind each halving, and
+    dropout      behind each dense layer
     """
 
     def __init__(

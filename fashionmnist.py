@@ -89,7 +89,7 @@ def train(network: Network, learner: "Learner", dataset: "FashionMNIST", state: 
     history = training.resume(learner, checkpoints) if state.resume else []
     print(f"{network.title}, seed {config.seed}" + (f", from epoch {len(history) + 1}" if history else ""))
     history = training.fit(learner, images, labels, split, config, checkpoints, history)
-    return metrics.Trained(network, history, evaluation.evaluate(learner, dataset, config.seed), learner.cost())
+    return metrics.Trained(network, history, evaluation.evaluate(learner, dataset, split[0]), learner.cost())
 
 
 def present(
@@ -107,7 +107,8 @@ def present(
     evaluations = {name: runs[0].evaluation for name, runs in trained.items()}
     drawn = pictures.draw_data(found, dataset, folder) if found else []
     drawn += pictures.draw_models(recipe.figures, numbers, evaluations, dataset, folder)
-    for name in pictures.networks_to_look_into(recipe.figures, numbers):
+    convolutional = [network.name for network in recipe.networks if network.is_convolutional]
+    for name in pictures.networks_to_look_into(recipe.figures, convolutional, numbers["best"]):
         model = recipes.rebuild(checkpoints.load_weights(folder / f"{name}.pth"), folder / f"{name}.pth")
         title, sample = numbers["models"][name]["title"], kernel_vis.test_image(dataset, 0)
         drawn += kernel_vis.draw(model, title, sample, folder, prefix=f"{name}_")

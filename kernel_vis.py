@@ -6,7 +6,7 @@
     python kernel_vis.py --layer features.conv2       the kernels and maps of another layer
 
 Reads outputs/RECIPE/NAME.pth, which `python fashionmnist.py RECIPE` writes, and draws kernels_grid.png,
-features_grid.png and progression.png beside it.
+features_grid.png and progression.png into outputs/RECIPE.
 """
 
 import argparse
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from fmnist.data import FashionMNIST
 
 HERE = Path(__file__).resolve().parent
-CONVOLUTIONAL = ("CNN", "resnet18")
 
 
 class Sample(NamedTuple):
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def choose_weights(options: argparse.Namespace) -> tuple[str | None, Path]:
     """Return the network's name, None if the weights will tell, and the file that holds its weights."""
     networks = {network.name: network for network in recipes.RECIPES[options.recipe].networks}
-    convolutional = [name for name, network in networks.items() if network.kind in CONVOLUTIONAL]
+    convolutional = [name for name, network in networks.items() if network.is_convolutional]
     if options.weights:
         return options.model, options.weights
     if options.model and options.model not in networks:
@@ -123,7 +122,8 @@ def draw(
 
     # The kernels of the layer itself, or of the convolution that its maps come from.
     names = [stage.name for stage in stages]
-    source = next(name for name in reversed(names[: names.index(layer) + 1]) if name in convolutions)
+    before = [name for name in names[: names.index(layer) + 1] if name in convolutions]
+    source = before[-1] if before else next(iter(convolutions))
     kernels = convolutions[source].weight.detach().numpy()
     shown = [stage for stage in stages if activations.is_worth_drawing(model, stage)]
     shown = [(stage.name, stage.kind, stage.maps.numpy()) for stage in shown]

@@ -29,6 +29,11 @@ class Network:
     change: str = ""  # what distinguishes it from the network before it
 
     @property
+    def is_convolutional(self) -> bool:
+        """Whether it has kernels and maps to show."""
+        return self.kind not in ("FFN", "NumpyFFN")
+
+    @property
     def run_name(self) -> str:
         """Names this network trained from its seed."""
         return f"{self.name}-seed{self.training.seed}"
@@ -71,11 +76,11 @@ class Network:
     def learner(self, device: "torch.device", precision: str, images: int) -> "Learner":
         """Build the network together with what trains it, given so many training `images`."""
         import ffn
-        from fmnist.training import TorchLearner
+        from fmnist.training import TorchLearner, steps_per_epoch
 
         model = self.build()
         learnt = images - round(images * self.training.validation)
-        total_steps = self.training.epochs * -(-learnt // self.training.batch_size)
+        total_steps = self.training.epochs * steps_per_epoch(learnt, self.training.batch_size)
         if self.kind == "NumpyFFN":
             return ffn.NumpyLearner(model, self.training, total_steps)
         return TorchLearner(model, self.training, device, precision, total_steps)
@@ -209,6 +214,8 @@ EVOLUTION = Recipe(
     title="from hand-written backpropagation to a regularised CNN",
     summary="four versions, each with one idea more than the one before",
     figures=("gains", "steps"),
+    compares=("dropout",),
+    notes=("v0 learns by the squared error: its training loss is half of that; the other losses are cross-entropy.",),
     networks=(
         Network(
             name="v0",
@@ -325,6 +332,9 @@ TRAINING_OPTIONS = ("epochs", "batch_size", "lr", "optimizer", "seed", "validati
 def with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     """Return `recipe` changed by the command line's `options`. Raises Refused for one that it cannot honour."""
     networks = _chosen(recipe, options.get("models"))
+    for name in options:
+        if not recipe.networks and name != "device":
+            raise Refused(f"--{name.replace('_', '-')}: {recipe.name} trains no network")
     for name, value in options.items():
         if name in TAKES or name in TRAINING_OPTIONS:
             networks = _changed(recipe, networks, name, value)
@@ -347,10 +357,8 @@ def _changed(recipe: Recipe, networks: tuple[Network, ...], name: str, value: An
     """Set one argument of every network that has it, or one training setting of every network."""
     option = f"--{name.replace('_', '-')}"
     if name in recipe.compares:
-        raise Refused(f"{option}: {recipe.name} compares networks that differ in it; choose some with --models")
+        raise Refused(f"{option}: {recipe.name} compares networks that differ in it; choose among them with --models")
     if name in TRAINING_OPTIONS:
-        if not networks and name != "seed":
-            raise Refused(f"{option}: {recipe.name} trains no network")
         if name == "optimizer" and any(network.kind == "NumpyFFN" for network in networks):
             raise Refused(f"{option}: the network written in NumPy knows plain SGD only; choose others with --models")
         return tuple(replace(n, training=replace(n.training, **{name: value})) for n in networks)

@@ -45,6 +45,10 @@ def load(path: Path, *keys: str) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise Damaged(f"{path} is damaged, or holds more than tensors and plain values and was not opened") from None
+    except MemoryError:
+        raise
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read ({error.strerror or error})") from None
     except Exception as error:
         # A damaged archive makes torch raise whatever its reader stumbled over: RuntimeError, EOFError, KeyError ...
         raise Damaged(f"{path} is damaged ({type(error).__name__})") from None
@@ -151,11 +155,6 @@ class Checkpoints:
             self._refuse_differences(content)
         return content
 
-    def remove(self) -> None:
-        """Forget this training."""
-        for path in self.paths():
-            path.unlink()
-
     def _refuse_differences(self, content: dict[str, Any]) -> None:
         differences = [
             f"{name} was {theirs.get(name)} and is {ours.get(name)}"
@@ -193,6 +192,9 @@ class RunState:
             content = newest(checkpoint_paths(self.folder), log)
             if content is None:
                 raise Refused(f"--resume: there is no checkpoint in {self.folder}; leave it out to start anew")
+            seed = content["options"].get("seed", options.get("seed"))
+            if options.get("seed") != seed and "seed" in options:
+                raise Refused(f"--seed {options['seed']}: the run that is to be resumed has {seed}; leave --seed out")
             options = {**content["options"], **options}
         self.options = options
 

@@ -1,4 +1,4 @@
-"""The training settings, each in one place with its meaning. Imports nothing heavy: `--help` reads the defaults."""
+"""The training settings, each in one place with its meaning. Imports nothing heavy: `--help` reads the choices."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,9 @@ class TrainConfig:
     optimizer: str = "adam"  # one of OPTIMIZERS
     momentum: float = 0.0  # SGD only
     weight_decay: float = 0.0
-    schedule: str = "constant"  # one of SCHEDULES; "plateau" cuts by ten when the loss stalls for three epochs
+    schedule: str = (
+        "constant"  # one of SCHEDULES; "plateau" cuts by ten after three epochs without a better loss and one more
+    )
     label_smoothing: float = 0.0  # share of the target spread over all classes
     augment: bool = False  # each training image flipped and shifted by up to two pixels, drawn per image
     validation: float = 0.0  # share of the training images held out; they select, the test images never do

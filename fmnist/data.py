@@ -39,6 +39,7 @@ APT_PACKAGE = "dataset-fashion-mnist"
 STALL_SECONDS = 10  # a mirror that says nothing for so long is given up
 DOWNLOAD_SECONDS = 300  # one attempt at the download may take so long in all
 DOWNLOAD_ATTEMPTS = 2
+PRIVATE = ".fashion-mnist-fetch-"  # begins the name of the folder that a source fetches into
 
 
 class FashionMNIST(NamedTuple):
@@ -107,11 +108,11 @@ def _provide(folder: Path, log: Callable[[str], None]) -> tuple[Path, str]:
         return folder, str(raw)
     try:
         raw.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire()  # two runs on an empty folder: the second waits, then finds what the first fetched
+        # Two runs on an empty folder: the second waits, then finds what the first fetched.
+        held = FileLock(folder / ".lock").acquire()
     except OSError as error:
         raise Refused(f"{folder}: cannot be written ({error}); name another --data-dir") from None
-    with lock:
+    with held:
         return folder, _fetch(folder, raw, log)
 
 
@@ -126,7 +127,7 @@ def _fetch(folder: Path, raw: Path, log: Callable[[str], None]) -> str:
     )
     failures = []
     for title, find in sources:
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as private:
+        with tempfile.TemporaryDirectory(prefix=PRIVATE, dir=folder) as private:
             try:
                 _install(find(Path(private).resolve()), raw)
                 return title
@@ -141,8 +142,8 @@ def _fetch(folder: Path, raw: Path, log: Callable[[str], None]) -> str:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what a run that was killed while fetching left behind. The caller holds the folder's lock."""
-    remove_partial(folder)
-    for stray in folder.glob(".fetch-*"):
+    remove_partial(folder / "FashionMNIST" / "raw")
+    for stray in folder.glob(f"{PRIVATE}*"):
         shutil.rmtree(stray, ignore_errors=True)
 
 

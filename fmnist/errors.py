@@ -94,7 +94,7 @@ def _file_trouble(error: OSError) -> str:
         return OUT_OF_MEMORY
     what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
     if error.errno in NO_SPACE:
-        return f"{what}; what was saved before is intact: make room, then go on with --resume"
+        return f"{what}; what was saved before is intact: make room, then start again (a training with --resume)"
     return f"{what}; look at this file's place and its permissions"
 
 

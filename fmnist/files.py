@@ -62,5 +62,5 @@ def locked(folder: Path | str, option: str = "--output-dir") -> Iterator[Path]:
 
 def remove_partial(folder: Path) -> None:
     """Remove what killed runs left half-written in `folder`. The caller holds the folder's lock."""
-    for stray in folder.rglob(f".*{PARTIAL}"):
+    for stray in folder.rglob(f".*.[0-9]*{PARTIAL}"):
         stray.unlink(missing_ok=True)

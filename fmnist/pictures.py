@@ -46,6 +46,8 @@ def draw_models(
 
     `numbers` is the content of metrics.json; `extra` names figures of EXTRA.
     """
+    if unknown := set(extra) - EXTRA.keys():
+        raise ValueError(f"no such figures: {unknown}")
     models = numbers["models"]
     if not models:
         return []
@@ -58,9 +60,11 @@ def draw_models(
     album.add("loss_curves.png", "Loss", figures.loss_curves, histories, titles, steps_per_epoch=steps)
     album.add("accuracy_curves.png", "Accuracy", figures.accuracy_curves, histories, accuracies, titles)
     if len(models) > 2:
-        album.add("model_comparison.png", "Comparison", figures.model_comparison, histories, accuracies, titles=titles)
+        known = {name: model["published"].get("test_accuracy") for name, model in models.items()}
+        compared = (histories, accuracies, known, titles)
+        album.add("model_comparison.png", "Comparison", figures.model_comparison, *compared)
     if "gains" in extra:
-        album.add("gains.png", "What each change gained", comparison_figures.gains, *_gains(models))
+        album.add("gains.png", "What each change gained", comparison_figures.gains, *_gains(models), **_spread(models))
     if "cost" in extra:
         album.add("cost.png", "Accuracy against complexity", comparison_figures.cost_scatter, _costs(models))
     images = dataset.test_images.cpu().numpy()
@@ -94,11 +98,9 @@ def draw_data(found: Exploration, dataset: FashionMNIST, folder: Path) -> Pictur
     return album.pictures
 
 
-def networks_to_look_into(extra: Sequence[str], numbers: Mapping[str, Any]) -> list[str]:
-    """Return the names of the networks whose layers a recipe wants to see: none, all, or the best on validation."""
-    if "layers" in extra:
-        return list(numbers["models"])
-    return [numbers["best"]] if "best layers" in extra and numbers["best"] else []
+def networks_to_look_into(extra: Sequence[str], convolutional: Sequence[str], best: str | None) -> list[str]:
+    """Return which of the `convolutional` networks a recipe shows the layers of: none, all, or the best."""
+    return [name for name in convolutional if "layers" in extra or ("best layers" in extra and name == best)]
 
 
 def _gains(models: Mapping[str, Any]) -> tuple:
@@ -106,6 +108,12 @@ def _gains(models: Mapping[str, Any]) -> tuple:
     mean = [model.get("mean", model)["test_accuracy"] for model in models.values()]
     published = [model["published"].get("test_accuracy") for model in models.values()]
     return [m["title"] for m in models.values()], mean, [m["change"] for m in models.values()], published
+
+
+def _spread(models: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The deviations over the seeds that `comparison_figures.gains` draws, where there are several."""
+    deviations = [model["std"]["test_accuracy"] for model in models.values() if "std" in model]
+    return {"deviations": deviations} if deviations else {}
 
 
 def _costs(models: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -184,13 +184,12 @@ def _remarks(metrics: Metrics) -> list[str]:
 
 
 def _changes(metrics: Metrics) -> list[str]:
-    lines, before = [], None
+    gains = {comparison["b"]: comparison.get("difference") for comparison in metrics.get("comparisons") or ()}
+    lines = []
     for name, model in (metrics.get("models") or {}).items():
-        accuracy = _measured(model, "test_accuracy")
         if model.get("change"):
-            gain = "" if None in (before, accuracy) else f" ({_points(accuracy - before)} points)"
+            gain = "" if gains.get(name) is None else f" ({_points(gains[name])} points)"
             lines.append(f"{_title(metrics, name)}: {model['change']}{gain}")
-        before = accuracy
     return lines
 
 

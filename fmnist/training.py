@@ -196,9 +196,14 @@ def make_batches(indices: Tensor, batch_size: int) -> list[Tensor]:
     """Shuffle int64 `indices` into batches. A last batch of one joins the one before: batch norm needs two."""
     order = torch.randperm(len(indices)).to(indices.device)
     batches = list(indices[order].split(batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
+    if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """The number of batches that `make_batches` makes of `count` images."""
+    return max(1, count // batch_size + (count % batch_size > 1))
 
 
 def check_finite(losses: Tensor, weights: dict[str, Tensor], epoch: int) -> None:

@@ -137,7 +137,7 @@ def evaluate_and_draw(dataset: data.FashionMNIST, precision: str) -> tuple[float
     for network in recipes.CLASSIC.networks:
         learner = network.learner(torch.device("cpu"), precision, 60_000)
         start = time.perf_counter()
-        scored = evaluation.evaluate(learner, dataset, 0)
+        scored = evaluation.evaluate(learner, dataset, torch.arange(60_000))
         evaluating = time.perf_counter() - start
         epoch = {"train_loss": 1.0, "train_accuracy": 0.5, "seconds": 1.0, "steps": 938}
         trained[network.name] = [metrics.Trained(network, [epoch] * 20, scored, learner.cost())]

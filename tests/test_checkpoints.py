@@ -65,7 +65,8 @@ def test_the_ten_thousandth_epoch_is_newer_than_the_one_before(tmp_path):
 
 def test_trainings_do_not_touch_each_other(tmp_path):
     first, other = fill(tmp_path), fill(tmp_path, epochs=(0, 1), name="ffn-seed01")
-    first.remove()
+    for path in first.paths():
+        path.unlink()
     assert first.newest() is None
     assert len(other.paths()) == 2
 

@@ -9,14 +9,13 @@ import torch
 from scipy import stats
 
 from fmnist import metrics
-from fmnist.data import FashionMNIST
+from fmnist.data import FashionMNIST, split
 from fmnist.evaluation import (
     Evaluation,
     compare,
     confusion_and_per_class,
     evaluate,
     mean_and_deviation,
-    training_subset,
 )
 from recipes import RECIPES
 
@@ -60,7 +59,8 @@ def result(predictions: list[int], labels: list[int]) -> Evaluation:
 
 def test_accuracies_loss_and_confusion_are_as_counted_by_hand():
     dataset, train_answers, answers = made_up(2300, 610)  # more than one batch, the last of them ragged
-    scored = evaluate(Oracle(), dataset, seed=3)
+    learnt, held_out = split(2300, 0.1, seed=3)
+    scored = evaluate(Oracle(), dataset, learnt)
 
     labels = dataset.test_labels.numpy()
     right = sum(int(a == b) for a, b in zip(answers, labels, strict=True))
@@ -70,7 +70,8 @@ def test_accuracies_loss_and_confusion_are_as_counted_by_hand():
     loss = -(right * math.log(sure) + (610 - right) * math.log((1 - sure) / 9)) / 610
     assert scored.test_loss == pytest.approx(loss, rel=1e-6)
 
-    chosen = training_subset(2300, 3).numpy()
+    chosen = learnt[:2000].numpy()
+    assert not set(chosen.tolist()) & set(held_out.tolist()), "what is held out is not training"
     subset_right = sum(int(train_answers[i] == dataset.train_labels[i]) for i in chosen)
     assert scored.train_subset_accuracy == subset_right / 2000
     assert scored.mean_accuracy == (right + subset_right) / 2610
@@ -87,17 +88,19 @@ def test_mean_accuracy_pools_the_images_and_is_no_mean_of_the_two_accuracies():
     dataset, _, _ = made_up(50, 10)
     dataset = dataset._replace(train_labels=dataset.train_images[:, 0, 0].long())  # all 50 right
     dataset = dataset._replace(test_labels=(dataset.test_images[:, 0, 0].long() + 1) % 10)  # none of 10 right
-    scored = evaluate(Oracle(), dataset, seed=0)
+    scored = evaluate(Oracle(), dataset, torch.arange(50))
     assert (scored.train_subset_accuracy, scored.test_accuracy) == (1, 0)
     assert scored.mean_accuracy == 50 / 60
 
 
 def test_the_training_subset_is_chosen_by_the_seed():
-    first, again, other = training_subset(60_000, 1), training_subset(60_000, 1), training_subset(60_000, 2)
-    assert len(set(first.tolist())) == 2000
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert sorted(training_subset(30, 0).tolist()) == list(range(30))
+    dataset, answers, _ = made_up(2300, 10)
+    right = (torch.from_numpy(np.asarray(answers)) == dataset.train_labels).double()
+    for seed in (0, 1):
+        learnt, _ = split(2300, 0, seed)
+        expected = float(right[learnt[:2000]].mean())
+        assert evaluate(Oracle(), dataset, learnt).train_subset_accuracy == pytest.approx(expected)
+    assert not torch.equal(split(2300, 0, 0)[0][:2000], split(2300, 0, 1)[0][:2000])
 
 
 def test_per_class_figures_by_hand():
@@ -169,7 +172,7 @@ def test_what_metrics_collects():
         {"train_loss": 0.5, "seconds": 2.0, "images_per_second": 20.0},
     ]
     dataset, _, _ = made_up(40, 30)
-    scored = evaluate(Oracle(), dataset, 0)
+    scored = evaluate(Oracle(), dataset, torch.arange(len(dataset.train_images)))
     trained = {
         network.name: [
             metrics.Trained(network.with_seed(seed), history, scored, {"parameters": 5, "multiply_adds": 6})

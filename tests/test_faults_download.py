@@ -190,7 +190,10 @@ data._download = fetch_half
 @pytest.mark.fault(5, "SIGKILL while the data are fetched or unpacked")
 @pytest.mark.parametrize(
     ("patch", "word", "stray"),
-    [(HALF_UNPACKED, "half unpacked", "FashionMNIST/raw/.*.partial"), (HALF_FETCHED, "half fetched", ".fetch-*")],
+    [
+        (HALF_UNPACKED, "half unpacked", "FashionMNIST/raw/.*.partial"),
+        (HALF_FETCHED, "half fetched", ".fashion-mnist-fetch-*"),
+    ],
 )
 def test_the_run_after_a_kill_mends_the_data_by_itself(
     folders, offline, run_here, only_loads, monkeypatch, tmp_path, patch, word, stray

@@ -117,7 +117,7 @@ def test_every_recipe_runs_and_every_convolution_is_drawn(name, run_here, csv_fo
     for network in recipes.RECIPES[name].networks:
         assert all(is_picture(tmp_path / name / f"{network.name}_{file}") for file in OF_EACH)
         drawn = run_here([name, "--model", network.name, *folders], main=kernel_vis.main)
-        if network.kind in kernel_vis.CONVOLUTIONAL:
+        if network.is_convolutional:
             assert drawn.returncode == 0, drawn.stderr
             assert all(is_picture(tmp_path / name / file) for file in LAYERS)
         else:

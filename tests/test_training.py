@@ -13,7 +13,7 @@ from fmnist import data, training
 from fmnist.checkpoints import Checkpoints
 from fmnist.config import TrainConfig
 from fmnist.errors import Failed
-from fmnist.training import TorchLearner, fit, make_batches, seed_epoch
+from fmnist.training import TorchLearner, fit, make_batches, seed_epoch, steps_per_epoch
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -205,7 +205,13 @@ def test_every_image_is_in_one_batch_and_the_order_follows_from_seed_and_epoch()
 def test_a_last_batch_of_one_joins_the_one_before():
     assert [len(batch) for batch in make_batches(torch.arange(33), 16)] == [16, 17]
     assert [len(batch) for batch in make_batches(torch.arange(1), 16)] == [1]
-    assert [len(batch) for batch in make_batches(torch.arange(3), 1)] == [1, 2]
+    assert [len(batch) for batch in make_batches(torch.arange(3), 1)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 31, 32, 33, 54_000])
+@pytest.mark.parametrize("batch_size", [1, 2, 11, 16])
+def test_the_schedule_knows_the_number_of_batches(count, batch_size):
+    assert steps_per_epoch(count, batch_size) == len(make_batches(torch.arange(count), batch_size))
     config = TrainConfig(epochs=1, batch_size=23)  # 70 = 3 * 23 + 1
     model = FFN([8], batch_norm=True)
     own = TorchLearner(model, config, CPU, "fp32", 3)
