@@ -108,43 +108,44 @@ def draw(
 
     from fmnist import activations, layer_figures
     from fmnist.data import CLASSES, normalise
+    from fmnist.pictures import Album
 
     stages, probabilities = activations.trace(model, normalise(torch.from_numpy(sample.pixels)[None]))
-    convolutions = activations.convolutions(model)
-    if not convolutions:
-        raise Refused(f"{title} has no convolution to draw; name the weights of a CNN with --weights")
-    layer = layer or next(iter(convolutions))
-    maps = next((stage.maps.numpy() for stage in stages if stage.name == layer), None)
-    if maps is None:
-        raise Refused(f"--layer {layer}: {title} has {', '.join(stage.name for stage in stages)}")
     likeliest = ", ".join(f"{CLASSES[c]} {probabilities[c]:.1%}" for c in probabilities.argsort(descending=True)[:3])
+    layer, source = choose_layer(title, list(activations.convolutions(model)), [stage.name for stage in stages], layer)
     print(f"{title} takes {sample.title} for: {likeliest}")
 
-    # The kernels of the layer itself, or of the convolution that its maps come from.
-    names = [stage.name for stage in stages]
-    before = [name for name in names[: names.index(layer) + 1] if name in convolutions]
-    source = before[-1] if before else next(iter(convolutions))
-    kernels = convolutions[source].weight.detach().numpy()
-    shown = [stage for stage in stages if activations.is_worth_drawing(model, stage)]
-    shown = [(stage.name, stage.kind, stage.maps.numpy()) for stage in shown]
+    kernels = model.get_submodule(source).weight.detach().numpy()
+    maps = next(stage.maps.numpy() for stage in stages if stage.name == layer)
     own = kernels.mean(axis=1) if layer == source else None
-    scores, pixels = probabilities.numpy(), sample.pixels
-    about = {
-        "kernels_grid.png": f"{title}: the kernels of {source}",
-        "features_grid.png": f"{title}: what {layer} makes of {sample.title}",
-        "progression.png": f"{title}: {sample.title} on its way through the network",
-        "photograph.png": f"{sample.title}, and what {title} makes of it",
-    }
-    places = {name: folder / f"{prefix}{name}" for name in about}
-    layer_figures.kernels_grid(places["kernels_grid.png"], kernels, about["kernels_grid.png"], source)
-    layer_figures.features_grid(places["features_grid.png"], pixels, maps, own, about["features_grid.png"])
-    layer_figures.progression(places["progression.png"], pixels, shown, scores, CLASSES, about["progression.png"])
-    if sample.photograph is None:
-        del about["photograph.png"]
-    else:
-        place = places["photograph.png"]
-        layer_figures.photograph(place, sample.photograph, pixels, scores, CLASSES, about["photograph.png"])
-    return [(about[name], places[name]) for name in about]
+    album = Album(folder)
+    about = f"{title}: the kernels of {source}"
+    album.add(f"{prefix}kernels_grid.png", about, layer_figures.kernels_grid, kernels, layer=source)
+    about = f"{title}: what {layer} makes of {sample.title}"
+    album.add(f"{prefix}features_grid.png", about, layer_figures.features_grid, sample.pixels, maps, own)
+    worth = [stage for stage in stages if activations.is_worth_drawing(model, stage)]
+    drawn = [(stage.name, stage.kind, stage.maps.numpy()) for stage in worth]
+    answer = (probabilities.numpy(), CLASSES)
+    about = f"{title}: {sample.title} on its way through the network"
+    album.add(f"{prefix}progression.png", about, layer_figures.progression, sample.pixels, drawn, *answer)
+    if sample.photograph is not None:
+        about = f"{sample.title}, and what {title} makes of it"
+        seen = (sample.photograph, sample.pixels)
+        album.add(f"{prefix}photograph.png", about, layer_figures.photograph, *seen, *answer)
+    return album.pictures
+
+
+def choose_layer(title: str, convolutions: list[str], layers: list[str], layer: str | None) -> tuple[str, str]:
+    """Return which of `layers` to show the maps of, the first convolution if none is named, and the convolution whose
+    kernels go with it: itself, or the last before it. Raises Refused if there is no such layer, or no convolution.
+    """
+    if not convolutions:
+        raise Refused(f"{title} has no convolution to draw; name the weights of a CNN with --weights")
+    layer = layer or convolutions[0]
+    if layer not in layers:
+        raise Refused(f"--layer {layer}: {title} has {', '.join(layers)}")
+    before = [name for name in layers[: layers.index(layer) + 1] if name in convolutions]
+    return layer, before[-1] if before else convolutions[0]
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fmnist import comparison_figures, data_figures, figures
 from fmnist.data import CLASSES, FashionMNIST
 from fmnist.drawing import colours
@@ -69,16 +71,21 @@ def draw_models(
         album.add("cost.png", "Accuracy against complexity", comparison_figures.cost_scatter, _costs(models))
     images = dataset.test_images.cpu().numpy()
     for name, evaluation in evaluations.items():
-        title, own = titles[name], steps and {name: steps[name]}
+        own = steps and {name: steps[name]}
         loss = ({name: histories[name]}, titles, palette)
-        album.add(f"{name}_loss.png", f"{title}: loss", figures.loss_curves, *loss, steps_per_epoch=own)
-        confusion = (evaluation.confusion, evaluation.per_class, CLASSES)
-        album.add(f"{name}_confusion.png", f"{title}: confusion", figures.confusion_matrix, *confusion)
-        shown = (images, evaluation.labels, evaluation.probabilities, CLASSES)
-        album.add(f"{name}_examples.png", f"{title}: right and wrong", figures.examples, *shown)
-        album.add(f"{name}_correct.png", f"{title}: right", figures.gallery, *shown, correct=True)
-        album.add(f"{name}_incorrect.png", f"{title}: wrong", figures.gallery, *shown, correct=False)
+        album.add(f"{name}_loss.png", f"{titles[name]}: loss", figures.loss_curves, *loss, steps_per_epoch=own)
+        _draw_answers(album, name, titles[name], evaluation, images)
     return album.pictures
+
+
+def _draw_answers(album: Album, name: str, title: str, evaluation: Evaluation, images: np.ndarray) -> None:
+    """Draw what one network answers to the test images, uint8 [T, 28, 28]: what it takes for what, and examples."""
+    confusion = (evaluation.confusion, evaluation.per_class, CLASSES)
+    album.add(f"{name}_confusion.png", f"{title}: confusion", figures.confusion_matrix, *confusion)
+    shown = (images, evaluation.labels, evaluation.probabilities, CLASSES)
+    album.add(f"{name}_examples.png", f"{title}: right and wrong", figures.examples, *shown)
+    album.add(f"{name}_correct.png", f"{title}: right", figures.gallery, *shown, correct=True)
+    album.add(f"{name}_incorrect.png", f"{title}: wrong", figures.gallery, *shown, correct=False)
 
 
 def draw_data(found: Exploration, dataset: FashionMNIST, folder: Path) -> Pictures:
