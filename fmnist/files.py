@@ -34,7 +34,7 @@ def whole_file(path: Path | str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def locked(folder: Path | str, option: str = "--output-dir") -> Iterator[Path]:
+def locked(folder: Path | str) -> Iterator[Path]:
     """Hold `folder`, made if it is missing, for this process alone; yield its path.
 
     The operating system drops the lock of a process that dies, so a killed run blocks nobody; the pieces of files it
@@ -48,11 +48,11 @@ def locked(folder: Path | str, option: str = "--output-dir") -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
-        raise Refused(f"{folder}: another run is writing here; wait for it or name another {option}") from None
+        raise Refused(f"{folder}: another run is writing here; wait for it or name another --output-dir") from None
     except (FileExistsError, NotADirectoryError):
-        raise Refused(f"{folder}: not a folder; name another {option}") from None
+        raise Refused(f"{folder}: not a folder; name another --output-dir") from None
     except (OSError, NotImplementedError) as error:
-        raise Refused(f"{folder}: cannot be written ({error}); name another {option}") from None
+        raise Refused(f"{folder}: cannot be written ({error}); name another --output-dir") from None
     try:
         remove_partial(folder)
         yield folder

@@ -71,11 +71,6 @@ def features_grid(
     return page.figure
 
 
-def activation_maps(path: Path | str, sample: np.ndarray, maps: np.ndarray, title: str) -> Figure:
-    """Draw the sample, uint8 [28, 28], and the maps [C, h, w] of one layer."""
-    return features_grid(path, sample, maps, None, title)
-
-
 def _sample(page: Board, sample: np.ndarray, note: str) -> None:
     """Lay the sample at the left of a board."""
     page.words(1.1, 0.77, "the sample", va="bottom", size=9)

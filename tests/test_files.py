@@ -167,8 +167,8 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with (
-            pytest.raises(Refused, match=r"file.*: not a folder; name another --data-dir"),
-            locked(folder, "--data-dir"),
+            pytest.raises(Refused, match=r"file.*: not a folder; name another --output-dir"),
+            locked(folder),
         ):
             pass
     assert (tmp_path / "file").read_text() == "mine"
