@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import recipes
-from cnn import CNN, resnet18
+from cnn import CNN, SmallMapConv2d, resnet18
 from ffn import FFN, NumpyLearner
 from fmnist.config import TrainConfig
 from fmnist.training import multiply_adds
@@ -229,3 +229,37 @@ def test_a_layer_without_kernels_or_units_is_refused(arguments):
 def test_a_hidden_layer_without_units_is_refused():
     with pytest.raises(ValueError, match="at least one unit"):
         FFN([0])
+
+
+# Kernel size, stride, padding and size of the map: those of ResNet-18, and some that fall back to nn.Conv2d.
+SMALL_MAPS = [(3, 1, 1, 1), (3, 1, 1, 2), (3, 2, 1, 1), (3, 2, 1, 2), (1, 2, 0, 2), (3, 1, 1, 4), (5, 1, 2, 3)]
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "padding", "size"), SMALL_MAPS)
+def test_convolving_small_maps_by_a_matrix_product_gives_the_results_and_gradients_of_torch(
+    kernel_size, stride, padding, size
+):
+    layer = SmallMapConv2d(5, 7, kernel_size, stride, padding, bias=False).double()
+    maps = torch.randn(6, 5, size, size, dtype=torch.double, requires_grad=True)
+    ours, theirs = layer(maps), F.conv2d(maps, layer.weight, None, stride, padding)
+    assert ours.shape == theirs.shape
+    assert torch.allclose(ours, theirs, atol=1e-12)
+    slope = torch.randn_like(theirs)
+    for own, reference in zip(
+        torch.autograd.grad(ours, (maps, layer.weight), slope),
+        torch.autograd.grad(theirs, (maps, layer.weight), slope),
+        strict=True,
+    ):
+        assert torch.allclose(own, reference, atol=1e-12)
+
+
+def test_resnet18_learns_from_its_small_maps_by_matrix_products():
+    products = []
+    model = resnet18().train()
+    for layer in model.modules():
+        if isinstance(layer, SmallMapConv2d):
+            layer.register_forward_hook(lambda layer, maps, output: products.append(output.grad_fn.name()))
+    model(images(2))
+    # Of ten convolutions in the last two stages two get maps of 4x4, and one is a 1x1 kernel that skips pixels.
+    assert products.count("ViewBackward0") == 7
+    assert products.count("ConvolutionBackward0") == 3
