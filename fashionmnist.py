@@ -48,6 +48,7 @@ def experiment(options: argparse.Namespace, folder: Path) -> None:
 
     state = checkpoints.RunState(folder, options.resume, asked_for(options))
     recipe = recipes.with_options(recipes.RECIPES[options.recipe], state.options).checked()
+    training.keep_freed_memory()
     device = training.choose_device(state.options.get("device", "auto"))
     precision = training.choose_precision(state.options.get("precision", "auto"), device)
     machine = {"device": device.type, "precision": precision}
