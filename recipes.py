@@ -97,6 +97,7 @@ class Recipe:
     explores: bool = False  # whether the data set itself is examined
     compares: tuple[str, ...] = ()  # settings in which its networks differ by design: no option may level them
     figures: tuple[str, ...] = ()  # besides those of every recipe: see fmnist.pictures.EXTRA
+    columns: tuple[str, ...] = ()  # of the results table, besides those of every recipe: keys of metrics.json
     compared_with: str = "previous"  # what each network is compared with: the "previous" one, or always the "first"
     notes: tuple[str, ...] = ()  # printed below the results
 
@@ -178,6 +179,7 @@ RESNET = Recipe(
     summary="the data explored, then accuracy set against parameters, multiply-adds and time",
     explores=True,
     figures=("cost", "layers"),
+    columns=("multiply_adds", "seconds_per_epoch"),
     networks=(
         Network(
             name="cnn",

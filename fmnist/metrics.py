@@ -26,7 +26,12 @@ class Trained:
     def summary(self) -> dict[str, float]:
         """The numbers that a table compares."""
         seconds = sum(epoch["seconds"] for epoch in self.history)
-        return {**scores(self.evaluation), "train_loss": self.history[-1]["train_loss"], "training_seconds": seconds}
+        return {
+            **scores(self.evaluation),
+            "train_loss": self.history[-1]["train_loss"],
+            "training_seconds": seconds,
+            "seconds_per_epoch": seconds / len(self.history),
+        }
 
 
 def collect(
@@ -54,6 +59,7 @@ def collect(
         "models": {name: _model(runs) for name, runs in trained.items()},
         "best": best_on_validation(trained),
         "comparisons": [compare(a, b, evaluations) for a, b in recipe.pairs],
+        "columns": list(recipe.columns),
         "notes": list(recipe.notes),
     }
 

@@ -127,6 +127,6 @@ def _costs(models: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What `comparison_figures.cost_scatter` draws: a row per network, with the seconds of its average epoch."""
     keys = ("title", "test_accuracy", "parameters", "multiply_adds")
     return [
-        {"name": name, "seconds": model["training_seconds"] / len(model["epochs"])} | {key: model[key] for key in keys}
+        {"name": name, "seconds": model["seconds_per_epoch"]} | {key: model[key] for key in keys}
         for name, model in models.items()
     ]

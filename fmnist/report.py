@@ -80,6 +80,7 @@ class Measure:
     header: str
     write: Callable[[float], str]
     if_published: bool = False  # shown only where some network has a published figure
+    if_asked: bool = False  # shown only where the recipe names it
 
 
 def _percent(share: float) -> str:
@@ -92,11 +93,13 @@ def _points(difference: float) -> str:
 
 MEASURES = (
     Measure("parameters", "Parameters", "{:,.0f}".format),
+    Measure("multiply_adds", "Multiply-adds", "{:,.0f}".format, if_asked=True),
     Measure("test_accuracy", "Test %", _percent),
     Measure("train_subset_accuracy", "Subset %", _percent),
     Measure("mean_accuracy", "Mean %", _percent),
     Measure("test_loss", "Test loss", "{:.4f}".format),
     Measure("train_loss", "Train loss", "{:.4f}".format, if_published=True),
+    Measure("seconds_per_epoch", "Seconds/epoch", "{:,.1f}".format, if_asked=True),
     Measure("training_seconds", "Seconds", "{:,.1f}".format),
 )
 
@@ -105,6 +108,7 @@ LEGEND = {
     "Subset %": "Subset: accuracy on a part of the training images.",
     "Mean %": "Mean: accuracy over the test images and that subset together.",
     "Train loss": "Train loss: of the last epoch.",
+    "Multiply-adds": "Multiply-adds: to score one image.",
     "Seconds": "Seconds: of training.",
     "Seeds": "±: standard deviation over the seeds.",
 }
@@ -130,7 +134,8 @@ def _columns(metrics: Metrics) -> list[Column]:
     if not models:
         return []
     columns = [Column("Network", "name", [_title(metrics, name) for name in models])]
-    for measure in MEASURES:
+    asked = metrics.get("columns") or ()
+    for measure in (measure for measure in MEASURES if measure.key in asked or not measure.if_asked):
         columns += _measured_and_published(measure, list(models.values()))
     seeds = [len(model.get("seeds") or ()) for model in models.values()]
     if any(seeds):
