@@ -59,4 +59,5 @@ def is_worth_drawing(model: nn.Module, stage: Stage) -> bool:
 def _in_words(module: nn.Module) -> str:
     size = getattr(module, "kernel_size", None)
     height, width = size if isinstance(size, tuple) else (size, size)
-    return type(module).__name__ + (f" {height}x{width}" if size else "")
+    kind = nn.Conv2d if isinstance(module, nn.Conv2d) else type(module)
+    return kind.__name__ + (f" {height}x{width}" if size else "")

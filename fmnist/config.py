@@ -23,6 +23,7 @@ class TrainConfig:
     schedule: str = (
         "constant"  # one of SCHEDULES; "plateau" cuts by ten after three epochs without a better loss and one more
     )
+    warmup: float = 0.3  # share of the steps before the peak; one-cycle only
     label_smoothing: float = 0.0  # share of the target spread over all classes
     augment: bool = False  # each training image flipped and shifted by up to two pixels, drawn per image
     validation: float = 0.0  # share of the training images held out; they select, the test images never do

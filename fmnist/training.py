@@ -123,7 +123,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Any:
     """Build the learning-rate schedule; cosine and one-cycle move every step, plateau after an epoch."""
     if config.schedule == "one-cycle":
-        return lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total_steps + 1)
+        return lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total_steps + 1, pct_start=config.warmup)
     if config.schedule == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
     if config.schedule == "plateau":

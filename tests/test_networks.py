@@ -14,6 +14,8 @@ from fmnist.training import multiply_adds
 PARAMETERS = {
     ("classic", "ffn"): 203_530,
     ("classic", "cnn"): 421_642,
+    ("speedrun", "ffn"): 203_530,
+    ("speedrun", "cnn"): 421_642,
     ("batchnorm", "ffn"): 803_840 + 524_800 + 131_328 + 32_896 + 1_290 + 2 * (1024 + 512 + 256 + 128),
     ("batchnorm", "cnn"): 640 + 73_856 + 295_168 + 2 * (64 + 128 + 256) + 2_360_320 + 524_800 + 5_130,
     ("resnet", "cnn"): 1_199_882,
