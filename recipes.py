@@ -4,7 +4,9 @@ To add a network to a recipe, add a `Network` to its tuple: the loop, tables and
 Imports no torch, so that `--help` and `--list` answer at once.
 """
 
+import json
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmnist.config import TrainConfig
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from fmnist.training import Learner
+
+REFERENCE = Path(__file__).resolve().parent / "outputs" / "reference"  # whole runs that come with the program
 
 
 @dataclass(frozen=True)
@@ -331,7 +335,7 @@ SPEEDRUN = Recipe(
             title="CNN",
             kind="CNN",
             arguments={"kernels": [32, 64], "kernel_size": 3, "pool": "max", "dense": [128], "dropout": 0.0},
-            training=replace(ONE_CYCLE, epochs=2, batch_size=32, lr=3e-3),
+            training=replace(ONE_CYCLE, epochs=2, batch_size=32, lr=3e-3, freeze_after=1),
             published={"parameters": 421_642, "test_accuracy": 0.9147},
         ),
     ),
@@ -422,13 +426,33 @@ def rebuild(content: dict[str, Any], path: Any) -> Any:
 
 
 def listing() -> str:
-    """What --list prints: the recipes, their networks and what was published of them."""
+    """What --list prints: the recipes, their networks, what was published of them and what a whole run measured."""
     lines = []
     for recipe in RECIPES.values():
+        reference = _reference_run(recipe.name)
+        measured = reference.get("models", {})
         lines.append(f"{recipe.name:<10} {recipe.title}: {recipe.summary}")
+        if measured:
+            minutes = sum(model["training_seconds"] for model in measured.values()) / 60
+            machine = f"{reference['threads']} threads of a {reference['device'].upper()} in {reference['precision']}"
+            lines.append(f"{'':<10}   one training of each took {minutes:.1f} minutes on {machine}")
         for network in recipe.networks:
-            accuracy = network.published.get("test_accuracy")
-            published = f"published {accuracy:.2%}" if accuracy else "no published accuracy"
-            epochs = network.training.epochs
-            lines.append(f"{'':<10}   {network.name:<12} {network.title:<40} {epochs:>3} epochs   {published}")
+            told = f"{network.title:<24} {network.training.epochs:>3} epochs"
+            told += "   published " + _percent(network.published)
+            if network.name in measured:
+                told += "   measured " + _percent(measured[network.name].get("mean", measured[network.name]))
+            lines.append(f"{'':<10}   {network.name:<12} {told}")
     return "\n".join(lines)
+
+
+def _reference_run(name: str) -> dict[str, Any]:
+    """The metrics.json of the whole run of a recipe that comes with the program; nothing where there is none."""
+    try:
+        return json.loads((REFERENCE / name / "metrics.json").read_text())
+    except OSError:
+        return {}
+
+
+def _percent(numbers: dict[str, float]) -> str:
+    """The test accuracy among `numbers`, for a column."""
+    return f"{numbers['test_accuracy']:6.2%}" if "test_accuracy" in numbers else f"{'-':>6}"

@@ -24,6 +24,7 @@ class TrainConfig:
         "constant"  # one of SCHEDULES; "plateau" cuts by ten after three epochs without a better loss and one more
     )
     warmup: float = 0.3  # share of the steps before the peak; one-cycle only
+    freeze_after: int = 0  # epochs after which the first layer learns no more, which saves its backward pass; 0: never
     label_smoothing: float = 0.0  # share of the target spread over all classes
     augment: bool = False  # each training image flipped and shifted by up to two pixels, drawn per image
     validation: float = 0.0  # share of the training images held out; they select, the test images never do

@@ -57,6 +57,7 @@ class TorchLearner:
         self.precision = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
         self.optimizer = make_optimizer(self.model, config)
         self.schedule = make_schedule(self.optimizer, config, total_steps)
+        self.epochs = 0  # that it has learnt
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         self.model.train()
@@ -82,18 +83,29 @@ class TorchLearner:
     def end_epoch(self, loss: float) -> None:
         if self.config.schedule == "plateau":
             self.schedule.step(loss)
+        self.epochs += 1
+        self._freeze_first_layer()
+
+    def _freeze_first_layer(self) -> None:
+        """Once it is due, let the first layer be: edges are learnt early (Brock et al., "FreezeOut", 2017)."""
+        if 0 < self.config.freeze_after <= self.epochs:
+            first = next(layer for layer in self.model.modules() if getattr(layer, "weight", None) is not None)
+            first.requires_grad_(False)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "epochs": self.epochs,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.epochs = state["epochs"]
+        self._freeze_first_layer()
 
     def cost(self) -> dict[str, int]:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())

@@ -45,6 +45,22 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
     assert (seen[0], seen[-1]) == (pytest.approx(0.02 / 25), pytest.approx(0.02 / 25e4))
 
 
+@pytest.mark.parametrize("share", [0.15, 0.5])
+def test_one_cycle_has_its_peak_where_the_warmup_ends(share):
+    seen = rates(TrainConfig(lr=0.02, optimizer="sgd", schedule="one-cycle", warmup=share), 100)
+    assert seen.index(max(seen)) == pytest.approx(100 * share, abs=1)
+
+
+def test_a_frozen_first_layer_keeps_its_weights_and_the_others_learn_on():
+    own = TorchLearner(CNN([4, 4], dense=[8]), TrainConfig(lr=0.01, freeze_after=2), CPU, "fp32", 9)
+    for epoch in range(1, 4):
+        before = {name: tensor.clone() for name, tensor in own.model.state_dict().items()}
+        own.step(IMAGES[:8], LABELS[:8])
+        own.end_epoch(1.0)
+        still = {name for name, tensor in own.model.state_dict().items() if torch.equal(tensor, before[name])}
+        assert still == ({"features.conv1.weight", "features.conv1.bias"} if epoch == 3 else set())
+
+
 def test_plateau_cuts_by_ten_once_the_loss_has_stalled_for_more_than_three_epochs():
     config = TrainConfig(lr=0.02, optimizer="sgd", schedule="plateau")
     falling = rates(config, 6, [6, 5, 4, 3, 2, 1])

@@ -33,6 +33,7 @@ def refusal(name: str, **options) -> str:
 def test_the_recipes_and_their_networks():
     assert {name: list(by_name(recipe)) for name, recipe in RECIPES.items() if name != "record"} == {
         "classic": ["ffn", "cnn"],
+        "speedrun": ["ffn", "cnn"],
         "batchnorm": ["ffn", "cnn"],
         "resnet": ["cnn", "resnet18"],
         "evolution": ["v0", "v1", "v2", "v3"],
@@ -52,6 +53,8 @@ def test_the_published_test_accuracies():
     assert published == {
         ("classic", "ffn"): 0.8836,
         ("classic", "cnn"): 0.9147,
+        ("speedrun", "ffn"): 0.8836,
+        ("speedrun", "cnn"): 0.9147,
         ("resnet", "cnn"): 0.9134,
         ("resnet", "resnet18"): 0.8947,
         ("evolution", "v0"): 0.8748,
@@ -66,6 +69,14 @@ def test_the_published_mean_accuracy_is_that_of_the_pooled_images():
         published = network.published
         pooled = (10_000 * published["test_accuracy"] + 2_000 * published["train_subset_accuracy"]) / 12_000
         assert published["mean_accuracy"] == pytest.approx(pooled, abs=5e-5)
+
+
+def test_speedrun_trains_the_networks_of_classic_without_dropout_in_few_epochs():
+    classic, speedrun = by_name(RECIPES["classic"]), by_name(RECIPES["speedrun"])
+    for name, network in speedrun.items():
+        theirs = {key: value for key, value in classic[name].arguments.items() if key != "dropout"}
+        assert network.arguments == {**theirs, "dropout": 0.0}
+        assert network.training.epochs < classic[name].training.epochs / 4
 
 
 def test_training_settings_are_those_of_the_authors():

@@ -253,9 +253,13 @@ def test_the_first_loss_that_is_not_finite_counts(bad):
 # Resume, in-process; tests/test_faults_training.py kills real processes
 
 
-@pytest.mark.parametrize("schedule", ["constant", "plateau", "cosine", "one-cycle"])
-def test_a_stop_and_a_resume_end_in_the_same_weights_and_optimizer(schedule, tmp_path):
-    config = TrainConfig(epochs=5, batch_size=16, lr=0.01, schedule=schedule, augment=True, validation=0.2, seed=3)
+@pytest.mark.parametrize(
+    "settings",
+    [*({"schedule": name} for name in ("constant", "plateau", "cosine", "one-cycle")), {"freeze_after": 1}],
+    ids=str,
+)
+def test_a_stop_and_a_resume_end_in_the_same_weights_and_optimizer(settings, tmp_path):
+    config = TrainConfig(epochs=5, batch_size=16, lr=0.01, augment=True, validation=0.2, seed=3, **settings)
     split = data.split(70, 0.2, 3)
     whole, history = trained(config, tmp_path / "whole")
 
