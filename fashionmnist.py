@@ -90,6 +90,7 @@ def train(network: Network, learner: "Learner", dataset: "FashionMNIST", state: 
     history = training.resume(learner, checkpoints) if state.resume else []
     print(f"{network.title}, seed {config.seed}" + (f", from epoch {len(history) + 1}" if history else ""))
     history = training.fit(learner, images, labels, split, config, checkpoints, history)
+    training.give_back_memory()
     return metrics.Trained(network, history, evaluation.evaluate(learner, dataset, split[0]), learner.cost())
 
 

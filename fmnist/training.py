@@ -237,7 +237,10 @@ def check_finite(losses: Tensor, weights: dict[str, Tensor], epoch: int) -> None
 
 def log_probabilities(learner: Learner, images: Tensor) -> Tensor:
     """Return the learner's float32 [N, 10] on the CPU for uint8 images [N, 28, 28], scored in big batches."""
-    return torch.cat([learner.log_probabilities(batch).cpu() for batch in images.split(EVALUATION_BATCH)])
+    scores = torch.empty(len(images), 10)  # at once: small tensors that stay would splinter the memory of the big ones
+    for part, batch in zip(scores.split(EVALUATION_BATCH), images.split(EVALUATION_BATCH), strict=True):
+        part.copy_(learner.log_probabilities(batch))
+    return scores
 
 
 def validate(learner: Learner, images: Tensor, labels: Tensor) -> dict[str, float]:
@@ -267,9 +270,16 @@ def keep_freed_memory() -> None:
     it out again page by page, zeroed, which cost up to a third of a step of the CNNs. Elsewhere nothing is done.
     """
     if platform.libc_ver()[0] == "glibc":
-        mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3  # numbers as in malloc.h
+        mallopt, trim_threshold, mmap_threshold, arena_max = ctypes.CDLL(None).mallopt, -1, -3, -8  # as in malloc.h
         mallopt(trim_threshold, 2**31 - 1)  # bytes free at the heap's end before it shrinks
         mallopt(mmap_threshold, 32 * 2**20)  # bytes from which a tensor gets a mapping of its own; glibc takes no more
+        mallopt(arena_max, 1)  # the thread that goes backward uses again what the other has freed
+
+
+def give_back_memory() -> None:
+    """Return to the system what `keep_freed_memory` has kept: what comes next needs other sizes."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def choose_device(name: str) -> torch.device:
