@@ -148,8 +148,12 @@ class NumpyFFN:
         Ten sigmoids answer ten separate yes-or-no questions. The division keeps their order and
         makes them comparable with a softmax's; nothing in the loss makes them well calibrated.
         """
+        return self.shares(self.forward(self.scale(images)))
+
+    def shares(self, outputs: np.ndarray) -> np.ndarray:
+        """Outputs [B, 10] divided by their sums."""
         # Ten sigmoids may all underflow to 0, which neither this division nor a logarithm could make anything of.
-        outputs = np.maximum(self.forward(self.scale(images)), np.finfo(self.dtype).tiny)
+        outputs = np.maximum(outputs, np.finfo(self.dtype).tiny)
         return outputs / outputs.sum(axis=1, keepdims=True)
 
     def parameters(self) -> dict[str, np.ndarray]:
@@ -194,9 +198,12 @@ class NumpyLearner:
         if self.config.schedule == "cosine":
             rate *= (1 + math.cos(math.pi * self.steps / self.total_steps)) / 2
         self.steps += 1
-        loss = self.model.step(images.cpu().numpy(), labels.cpu().numpy(), rate)
-        right = self.model.activations[-1].argmax(axis=1) == labels.cpu().numpy()
-        return loss, int(right.sum())
+        images, labels = images.cpu().numpy(), labels.cpu().numpy()
+        self.model.step(images, labels, rate)
+        outputs = self.model.activations[-1]  # as they were before the step
+        # It descends the squared error, but says the cross-entropy: the loss that every network is compared by.
+        loss = -np.log(self.model.shares(outputs)[np.arange(len(labels)), labels]).mean()
+        return float(loss), int((outputs.argmax(axis=1) == labels).sum())
 
     def log_probabilities(self, images: Tensor) -> Tensor:
         return torch.from_numpy(self.model.probabilities(images.cpu().numpy())).log()

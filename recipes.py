@@ -221,7 +221,7 @@ EVOLUTION = Recipe(
     summary="four versions, each with one idea more than the one before",
     figures=("gains", "steps"),
     compares=("dropout",),
-    notes=("v0 learns by the squared error: its training loss is half of that; the other losses are cross-entropy.",),
+    notes=("v0 learns by the squared error; its losses are the cross-entropy of its outputs, for comparison.",),
     networks=(
         Network(
             name="v0",

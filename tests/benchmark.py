@@ -31,6 +31,7 @@ from fmnist import checkpoints, comparison_figures, data, evaluation, metrics, p
 ROOT = Path(__file__).parents[1]
 PAIRS = 5
 STEPS = {"ffn": 300, "cnn": 60}  # of 64 images, in each half of a pair: a second or so
+PLAIN_EPOCHS = {"ffn": 15, "cnn": 10}  # of the plain loop, against which `speedrun` is held
 PRODUCT = 2048  # rows and columns of the matrices whose product is the ceiling
 
 
@@ -136,6 +137,29 @@ def first_step(root: Path) -> float:
         return seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL))
 
 
+def speedrun(root: Path, apart: Executor) -> str:
+    """Two rows of the table: the whole of `speedrun`, and how often it fits into PLAIN_EPOCHS of the plain loop.
+
+    The plain loop's images per second are taken before and after, and its epochs' seconds follow from them.
+    """
+
+    def plain_seconds() -> float:
+        rates = {name: apart.submit(plain_loop, name, root, STEPS[name]).result() for name in PLAIN_EPOCHS}
+        return sum(epochs * 60_000 / rates[name] for name, epochs in PLAIN_EPOCHS.items())
+
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "fashionmnist.py", "speedrun", "--data-dir", str(root), "--output-dir", folder]
+        before = plain_seconds()
+        ours = seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL))
+        plain = [before, plain_seconds()]
+    epochs = " and ".join(f"{epochs} of the {name.upper()}" for name, epochs in PLAIN_EPOCHS.items())
+    return (
+        f"| `speedrun`, from the command to the last file | {ours:.0f} |\n"
+        f"| the plain loop at its rate before and after that, epochs: {epochs} | {spread(plain, '.0f')} |\n"
+        f"| so many times as long | {spread([value / ours for value in plain], '.1f')} |"
+    )
+
+
 def evaluate_and_draw(dataset: data.FashionMNIST, precision: str) -> tuple[float, float]:
     """Seconds of one full evaluation of the CNN, and of drawing every figure of a run of `classic`."""
     trained = {}
@@ -209,12 +233,14 @@ def measure_speed(root: Path) -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
         for name in STEPS:
             print(compare(name, root, dataset, precision, apart), flush=True)
+        whole = speedrun(root, apart)
     evaluating, drawing = evaluate_and_draw(dataset, precision)
     starts = [first_step(root) for _ in range(3)]
     print("\n| What | seconds |\n| --- | --- |")
     print(f"| from the command to the first training step | {spread(starts, '.1f')} |")
     print(f"| a full evaluation of the CNN, 10,000 and 2,000 images | {evaluating:.1f} |")
     print(f"| drawing every figure of `classic` | {drawing:.1f} |")
+    print(whole)
     print(f"\nPeak memory of this project's loop: {peak_memory():,.0f} MB.")
 
 
@@ -225,6 +251,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=ROOT / "outputs" / "cost_growth.png", help="where to draw it")
     parser.add_argument("--point", type=int, nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.data_dir = options.data_dir.resolve()
     if options.point:
         print(*train_once(options.data_dir, *options.point))
     elif options.growth:

@@ -61,6 +61,14 @@ def test_a_frozen_first_layer_keeps_its_weights_and_the_others_learn_on():
         assert still == ({"features.conv1.weight", "features.conv1.bias"} if epoch == 3 else set())
 
 
+def test_the_numpy_learner_says_the_cross_entropy_before_its_step():
+    own = NumpyLearner(NumpyFFN((8,)), TrainConfig(lr=0.1, optimizer="sgd"), 1)
+    expected = float(torch.nn.functional.nll_loss(own.log_probabilities(IMAGES[:8]), LABELS[:8]))
+    loss, right = own.step(IMAGES[:8], LABELS[:8])
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert 0 <= right <= 8
+
+
 def test_plateau_cuts_by_ten_once_the_loss_has_stalled_for_more_than_three_epochs():
     config = TrainConfig(lr=0.02, optimizer="sgd", schedule="plateau")
     falling = rates(config, 6, [6, 5, 4, 3, 2, 1])
