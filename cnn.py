@@ -117,11 +117,14 @@ def resnet18() -> nn.Module:
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """nn.Conv2d that learns from maps smaller than its kernels by one matrix product; made for square maps.
+    """nn.Conv2d that learns from maps smaller than its kernels by one matrix product.
+
+    For square kernels on square maps, without groups or dilation, padded with zeros: what ResNet-18 has.
 
     A padded 3x3 kernel on a map of 1x1 meets one pixel and eight of padding, on one of 2x2 four pixels and five of
-    padding. The products with padding are left out: the same function and the same gradients. oneDNN (torch 2.14, on
-    a CPU) computes them all, and takes 15 to 40 times as long for the weights' gradient as for the forward pass.
+    padding. The products with padding are left out: the same function and the same gradients. oneDNN computes them all,
+    and on 1x1 its gradient of the weights takes 15 times as long as the forward pass (512 kernels, median of 15, torch
+    2.14 on 2 threads of an AMD EPYC 7003).
     """
 
     def forward(self, maps: Tensor) -> Tensor:  # [B, in, size, size] -> [B, out, places, places]

@@ -201,7 +201,7 @@ class NumpyLearner:
         images, labels = images.cpu().numpy(), labels.cpu().numpy()
         self.model.step(images, labels, rate)
         outputs = self.model.activations[-1]  # as they were before the step
-        # It descends the squared error, but says the cross-entropy: the loss that every network is compared by.
+        # It descends the squared error, but reports the cross-entropy, by which every network is compared.
         loss = -np.log(self.model.shares(outputs)[np.arange(len(labels)), labels]).mean()
         return float(loss), int((outputs.argmax(axis=1) == labels).sum())
 

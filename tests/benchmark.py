@@ -1,6 +1,6 @@
 """How fast is it, here? Measures this project against the loop that tutorials have, in turns, in one run.
 
-    python -m tests.benchmark             under five minutes; prints Markdown
+    python -m tests.benchmark             both loops, and the recipe `speedrun`; under five minutes; prints Markdown
     python -m tests.benchmark --growth    seconds and memory as images, width and epochs grow, and a picture of it
 
 The machine's speed drifts, so what counts is the ratio pair by pair, A B A B, and its spread. The ceiling is what a
@@ -31,7 +31,7 @@ from fmnist import checkpoints, comparison_figures, data, evaluation, metrics, p
 ROOT = Path(__file__).parents[1]
 PAIRS = 5
 STEPS = {"ffn": 300, "cnn": 60}  # of 64 images, in each half of a pair: a second or so
-PLAIN_EPOCHS = {"ffn": 15, "cnn": 10}  # of the plain loop, against which `speedrun` is held
+PLAIN_EPOCHS = {"ffn": 15, "cnn": 10}  # what is usual to reach the published accuracies; `speedrun` is held against it
 PRODUCT = 2048  # rows and columns of the matrices whose product is the ceiling
 
 
@@ -138,9 +138,10 @@ def first_step(root: Path) -> float:
 
 
 def speedrun(root: Path, apart: Executor) -> str:
-    """Two rows of the table: the whole of `speedrun`, and how often it fits into PLAIN_EPOCHS of the plain loop.
+    """Rows of the table: the whole of `speedrun`, and how often it fits into PLAIN_EPOCHS of the plain loop.
 
-    The plain loop's images per second are taken before and after, and its epochs' seconds follow from them.
+    The plain loop's images per second are taken before and after, and its epochs' seconds follow from them: training
+    alone, without a start, a test or a picture.
     """
 
     def plain_seconds() -> float:
@@ -241,7 +242,7 @@ def measure_speed(root: Path) -> None:
     print(f"| a full evaluation of the CNN, 10,000 and 2,000 images | {evaluating:.1f} |")
     print(f"| drawing every figure of `classic` | {drawing:.1f} |")
     print(whole)
-    print(f"\nPeak memory of this project's loop: {peak_memory():,.0f} MB.")
+    print(f"\nPeak memory of this process, which trained, evaluated and drew: {peak_memory():,.0f} MB.")
 
 
 def main() -> None:

@@ -191,6 +191,7 @@ def test_what_metrics_collects():
     cnn = numbers["models"]["cnn"]
     assert cnn["published"] == recipe.networks[1].published
     assert (cnn["parameters"], cnn["multiply_adds"], cnn["training_seconds"]) == (5, 6, 3.5)
+    assert cnn["seconds_per_epoch"] == 3.5 / len(cnn["epochs"])
     assert (cnn["train_loss"], cnn["epochs"]) == (0.5, history)
     assert cnn["test_accuracy"] == scored.test_accuracy
     assert cnn["confusion"] == scored.confusion.tolist()

@@ -45,6 +45,18 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
     assert (seen[0], seen[-1]) == (pytest.approx(0.02 / 25), pytest.approx(0.02 / 25e4))
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_one_cycle_moves_the_rate_of_every_optimizer_and_nothing_else(optimizer):
+    settings = OPTIMIZERS[optimizer][1]
+    config = TrainConfig(lr=0.02, optimizer=optimizer, schedule="one-cycle", **settings)
+    own = TorchLearner(FFN([4]), config, CPU, "fp32", 9)
+    before = {key: value for key, value in own.optimizer.param_groups[0].items() if key not in ("params", "lr")}
+    rate = own.optimizer.param_groups[0]["lr"]
+    own.step(IMAGES[:4], LABELS[:4])
+    assert {key: own.optimizer.param_groups[0][key] for key in before} == before
+    assert own.optimizer.param_groups[0]["lr"] > rate
+
+
 @pytest.mark.parametrize("share", [0.15, 0.5])
 def test_one_cycle_has_its_peak_where_the_warmup_ends(share):
     seen = rates(TrainConfig(lr=0.02, optimizer="sgd", schedule="one-cycle", warmup=share), 100)
@@ -81,7 +93,7 @@ def test_numpy_network_is_given_the_configured_rates():
     seen = []
     model = NumpyFFN((8,))
     model.step = lambda images, labels, lr: seen.append(lr) or 0.0
-    model.activations = [np.zeros((4, 10))]
+    model.activations = [np.zeros((4, 10))]  # no answer at all must not make the loss infinite
     config = TrainConfig(lr=0.2, optimizer="sgd", schedule="cosine")
     own = NumpyLearner(model, config, 4)
     for _ in range(4):

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from fmnist import report
+from fmnist.report import MEASURES
+from recipes import RECIPES
 
 CLASSES = ("T-shirt/top", "Trouser", "Bag")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2]
@@ -52,6 +54,7 @@ def network(title: str, accuracy: float, **more: object) -> dict:
         "test_loss": 0.5,
         "epochs": [{"train_loss": 0.9, "seconds": 2.0}, {"train_loss": 0.25, "seconds": 2.0}],
         "training_seconds": 4.0,
+        "seconds_per_epoch": 2.0,
         **more,
     }
 
@@ -120,6 +123,23 @@ def test_several_seeds_give_mean_spread_and_their_number():
     assert cells["Test %"] == "88.50 ± 0.12"
     assert cells["Test loss"] == "0.4000 ± 0.0100"
     assert (cells["points"], cells["Seeds"], cells["Subset %"]) == ("+0.14", "3", "90.00")
+
+
+def test_columns_that_a_recipe_asks_for_are_shown_and_no_others():
+    usual = report.results_table(metrics()).splitlines()[0]
+    assert "Multiply-adds" not in usual
+    numbers = metrics(columns=["multiply_adds", "seconds_per_epoch"])
+    numbers["models"]["cnn"]["multiply_adds"] = 4_241_152
+    header, _, ffn, cnn = report.results_table(numbers).splitlines()[:4]
+    assert "Multiply-adds" in header
+    assert "Seconds/epoch" in header
+    assert "4,241,152" in cnn
+    assert " 2.0 |" in ffn
+
+
+def test_every_column_that_a_recipe_asks_for_is_one_of_the_table():
+    asked = {key for recipe in RECIPES.values() for key in recipe.columns}
+    assert asked <= {measure.key for measure in MEASURES if measure.if_asked}
 
 
 def test_below_the_table_stand_changes_comparisons_and_notes():

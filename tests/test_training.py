@@ -1,7 +1,11 @@
 """The training loop against a plain one written out here: same seeds, same batches, equal weights."""
 
 import json
+import platform
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +19,8 @@ from fmnist.config import TrainConfig
 from fmnist.errors import Failed
 from fmnist.training import TorchLearner, fit, make_batches, seed_epoch, steps_per_epoch
 from tests import tiny
+
+ROOT = Path(__file__).parents[1]
 
 CPU = torch.device("cpu")
 MADE = tiny.make(train=70, test=10)
@@ -248,6 +254,32 @@ def test_the_first_loss_that_is_not_finite_counts(bad):
     with pytest.raises(Failed, match="epoch 7, step 3;"):
         training.check_finite(torch.ones(3), {"counter": torch.tensor(1), "weight": torch.tensor([1.0, bad])}, 7)
     training.check_finite(torch.tensor([1.0, 1e38]), {"weight": torch.tensor([1e38])}, 7)
+
+
+PAGE_FAULTS = """
+import resource, torch
+from fmnist import training
+
+def faults(rounds):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        torch.ones(2_000_000)  # 8 MB, or 1,953 pages of 4 KB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+training.keep_freed_memory()
+faults(1)
+kept = faults(20)
+training.give_back_memory()
+print(kept, faults(1))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told what to keep")
+def test_memory_that_a_step_frees_is_kept_until_it_is_given_back():
+    said = subprocess.run([sys.executable, "-c", PAGE_FAULTS], cwd=ROOT, check=True, capture_output=True, text=True)
+    kept, after = map(int, said.stdout.split())
+    assert kept < 2 * 1953  # of 20 * 1953
+    assert after > 1000
 
 
 # Resume, in-process; tests/test_faults_training.py kills real processes
