@@ -77,7 +77,8 @@ def experiment(options: argparse.Namespace, folder: Path) -> None:
             stop.advice = f"every finished epoch is saved; to go on: {how_to_resume(options)}"
         raise
     print(f"\n{report.results_table(numbers)}\n")
-    print(f"weights, pictures and tables are in {folder}; open {folder / 'report.html'} in a browser")
+    made = "weights, pictures and tables" if networks else "pictures and tables"
+    print(f"{made} are in {folder}; open {folder / 'report.html'} in a browser")
 
 
 def train(network: Network, learner: "Learner", dataset: "FashionMNIST", state: "RunState") -> "Trained":
