@@ -268,8 +268,8 @@ def keep_freed_memory() -> None:
     """Let the C library keep what a training step frees for the next step, instead of giving it back to the system.
 
     Every step allocates the same tensors of several megabytes. glibc returns such memory at once, and the system hands
-    it out again page by page, zeroed. Kept, the steps of the CNNs took 0.65 to 1 of the time (six networks, three
-    pairs each, 2 threads of an AMD EPYC 7003, torch 2.14). Where the C library is not glibc, nothing is done.
+    it out again page by page, zeroed. Kept, the steps of the CNNs took 0.65 to 1.05 of the time (six networks, two or
+    three pairs each, 2 threads of an AMD EPYC 7003, torch 2.14). Where the C library is not glibc, nothing is done.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3  # numbers as in malloc.h
