@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from fmnist.drawing import (
     BLUE,
@@ -53,7 +53,8 @@ def loss_curves(
     """Draw the training loss of each network and, dashed, its validation loss where there is one.
 
     With `steps_per_epoch`, by network name, the axis counts steps, and a thin line shows the training loss within each
-    epoch ("train_loss_by_step": the means over equal parts of the epoch).
+    epoch ("train_loss_by_step": the means over equal parts of the epoch). Where one network takes more than four times
+    the steps of another, that axis is logarithmic.
     """
     palette = palette or colours(histories)
     with sheet(path, 8, 5, title) as figure:
@@ -67,7 +68,12 @@ def loss_curves(
             # The training loss is the mean over an epoch: where steps are counted, it stands in the epoch's middle.
             _curve(axes, history, "train_loss", palette[name], steps, shift=-0.5 if steps_per_epoch else 0.0)
             _curve(axes, history, "validation_loss", palette[name], steps, linestyle=VALIDATION)
-        _whole_numbers(axes)
+        lengths = [len(history) * (steps_per_epoch or {}).get(name, 1) for name, history in histories.items()]
+        if steps_per_epoch and max(lengths) > 4 * min(lengths):
+            axes.set_xscale("log")  # else the shorter trainings would be squeezed against the left edge
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        else:
+            _whole_numbers(axes)
         kinds = {"validation": VALIDATION} if validated else {}
         _legend(figure, histories, titles, palette, {"training": "-"} | kinds)
     return figure

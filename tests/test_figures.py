@@ -130,6 +130,14 @@ def test_loss_by_step_lies_over_its_epoch(tmp_path):
     assert axes.get_xlabel() == "step"
 
 
+@pytest.mark.parametrize(("steps", "scale"), [(40, "linear"), (400, "log")])
+def test_steps_that_differ_much_are_drawn_on_a_logarithmic_axis(steps, scale, tmp_path):
+    histories = {"v0": history(2), "v1": history(2)}
+    figure = figures.loss_curves(tmp_path / "l.png", histories, steps_per_epoch={"v0": steps, "v1": 30})
+    assert figure.axes[0].get_xscale() == scale
+    assert not any("$" in text for text in texts(figure))
+
+
 def test_accuracy_curves_mark_the_test_accuracy(tmp_path):
     figure = figures.accuracy_curves(tmp_path / "a.png", {"ffn": history(4), "cnn": history(3)}, {"ffn": 0.8836})
     stars = [line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_marker() == "*"]
