@@ -434,8 +434,8 @@ def listing() -> str:
         lines.append(f"{recipe.name:<10} {recipe.title}: {recipe.summary}")
         if measured:
             minutes = sum(model.get("mean", model)["training_seconds"] for model in measured.values()) / 60
-            machine = f"{reference['threads']} threads of a {reference['device'].upper()} in {reference['precision']}"
-            lines.append(f"{'':<10}   one training of each took {minutes:.1f} minutes on {machine}")
+            machine = f"{reference['device']} in {reference['precision']}"
+            lines.append(f"{'':<10}   one training of each took {minutes:.1f} minutes on {machine}; see README.md")
         for network in recipe.networks:
             told = f"{network.title:<24} {network.training.epochs:>3} epochs"
             told += "   published " + _percent(network.published)
