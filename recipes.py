@@ -319,7 +319,7 @@ ONE_CYCLE = TrainConfig(schedule="one-cycle", warmup=0.15)
 
 SPEEDRUN = Recipe(
     name="speedrun",
-    title="the published accuracies within a minute",
+    title="the published accuracies in a few epochs",
     summary="classic's networks without dropout, in 4 and 2 epochs of a rate that rises and falls once",
     networks=(
         Network(
