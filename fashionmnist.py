@@ -88,11 +88,15 @@ def train(network: Network, learner: "Learner", dataset: "FashionMNIST", state: 
     config, images, labels = network.training, dataset.train_images, dataset.train_labels
     split = tuple(part.to(images.device) for part in data.split(len(images), config.validation, config.seed))
     checkpoints = state.checkpoints(network.run_name)
-    history = training.resume(learner, checkpoints) if state.resume else []
-    print(f"{network.title}, seed {config.seed}" + (f", from epoch {len(history) + 1}" if history else ""))
-    history = training.fit(learner, images, labels, split, config, checkpoints, history)
+    progress = training.resume(learner, checkpoints) if state.resume else training.Progress()
+    done = len(progress.history)
+    print(f"{network.title}, seed {config.seed}" + (f", from epoch {done + 1}" if done else ""))
+    progress = training.fit(learner, images, labels, split, config, checkpoints, progress)
+    training.select(learner, progress)
+    if progress.selected:
+        print(f"  epoch {training.best_epoch(progress.history)} is the best on validation: its weights are scored")
     training.give_back_memory()
-    return metrics.Trained(network, history, evaluation.evaluate(learner, dataset, split[0]), learner.cost())
+    return metrics.Trained(network, progress.history, evaluation.evaluate(learner, dataset, split[0]), learner.cost())
 
 
 def present(

@@ -133,11 +133,12 @@ class Checkpoints:
     def __init__(self, folder: Path, name: str, config: dict[str, dict], options: dict[str, Any]) -> None:
         self.folder, self.name, self.config, self.options = Path(folder), name, config, options
 
-    def save(self, epoch: int, learner: dict[str, Any], history: list[dict]) -> None:
-        """Keep the state after `epoch` epochs; then drop all but the last few."""
+    def save(self, epoch: int, learner: dict[str, Any], history: list[dict], selected: dict[str, Any]) -> None:
+        """Keep the state after `epoch` epochs, with the weights `selected` so far; then drop all but the last few."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = {"format": FORMAT, "config": self.config, "options": self.options}
-        save(self.folder / f"{self.name}-epoch{epoch:04d}.pt", {**content, "learner": learner, "history": history})
+        settings = {"format": FORMAT, "config": self.config, "options": self.options}
+        progress = {"learner": learner, "history": history, "selected": selected}
+        save(self.folder / f"{self.name}-epoch{epoch:04d}.pt", settings | progress)
         for path in self.paths()[KEPT:]:
             path.unlink()
 
@@ -259,7 +260,7 @@ def newest(paths: list[Path], log: Callable[[str], None] = print) -> dict[str, A
     faults = []
     for path in paths:
         try:
-            return load(path, "config", "options", "learner", "history")
+            return load(path, "config", "options", "learner", "history", "selected")
         except Damaged as error:
             faults.append(str(error))
             log(f"warning: {error}; looking for the checkpoint before it")

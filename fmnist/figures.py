@@ -33,6 +33,14 @@ from fmnist.drawing import (
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]  # network name -> the dict of numbers of each epoch
 VALIDATION = (0, (4, 2))  # the dashes of everything measured on held-out images
+RING = {
+    "marker": "o",
+    "ms": 13,
+    "mfc": "none",
+    "mew": 1.6,
+    "linestyle": "",
+}  # around the epoch whose weights are scored
+STAR = {"marker": "*", "linestyle": ""}  # what was measured on the test images
 
 CELL_WIDTH, CELL_HEIGHT = 1.62, 1.46  # inches for an image of a gallery and the words below it
 GALLERY = (5, 6)  # rows and columns
@@ -74,8 +82,7 @@ def loss_curves(
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         else:
             _whole_numbers(axes)
-        kinds = {"validation": VALIDATION} if validated else {}
-        _legend(figure, histories, titles, palette, {"training": "-"} | kinds)
+        _legend(figure, histories, titles, palette, _kinds(histories, "validation_loss"))
     return figure
 
 
@@ -89,7 +96,7 @@ def accuracy_curves(
 ) -> Figure:
     """Draw each network's accuracy in training and, dashed, on the validation images where there are some.
 
-    The test accuracy, measured once at the end, is a star with its value in the right margin.
+    The test accuracy, measured once, is a star at the epoch of the scored weights, with its value in the right margin.
     """
     palette = palette or colours(histories)
     with sheet(path, 8, 5, title) as figure:
@@ -101,8 +108,8 @@ def accuracy_curves(
         _stars(axes, histories, test_accuracies, palette)
         _whole_numbers(axes)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        kinds = {"validation": VALIDATION} if _has(histories, "validation_accuracy") else {}
-        _legend(figure, histories, titles, palette, {"training": "-"} | kinds | {"test, at the end": "*"})
+        kinds = _kinds(histories, "validation_accuracy") | {"test": STAR | {"ms": 13}}
+        _legend(figure, histories, titles, palette, kinds)
     return figure
 
 
@@ -117,7 +124,8 @@ def model_comparison(
 ) -> Figure:
     """Draw loss and accuracy of every network in training and on the validation images, in 2 x 2 panels.
 
-    The legend gives each network's test accuracy, and the published one where there is one.
+    Rings stand around the best epochs, whose weights are scored. The legend gives each network's test accuracy, and
+    the published one where there is one.
     """
     palette, published = palette or colours(histories), published or {}
     with sheet(path, 11, 8.6, title) as figure:
@@ -171,6 +179,9 @@ def _curve(
         every = -(-len(values) // 25)
         marker = MARKERS.get(colour, "o")
         axes.plot(along, values, color=colour, linestyle=linestyle, marker=marker, markevery=every)
+        best = [epoch.get("best", False) for epoch in history]
+        if key.startswith("validation") and any(best):
+            axes.plot(along[best], values[best], color=colour, **RING)
 
 
 def _within_epochs(axes: Axes, history: Sequence, colour: str, steps: int) -> None:
@@ -181,16 +192,17 @@ def _within_epochs(axes: Axes, history: Sequence, colour: str, steps: int) -> No
 
 
 def _stars(axes: Axes, histories: Histories, accuracies: Mapping[str, float], palette: Mapping[str, str]) -> None:
-    """Mark each network's test accuracy at its last epoch, and write it in the right margin."""
+    """Mark each network's test accuracy at its best epoch, else its last, and write it in the right margin."""
     names = [name for name in histories if accuracies.get(name) is not None]
     for name in names:
-        look = {"color": palette[name], "ms": 15, "mec": "white", "zorder": 5}
-        axes.plot(max(1, len(histories[name])), accuracies[name], "*", **look)
+        best = [n for n, epoch in enumerate(histories[name], start=1) if epoch.get("best")]
+        scored = best[0] if best else max(1, len(histories[name]))
+        axes.plot(scored, accuracies[name], color=palette[name], ms=15, mec="white", zorder=5, **STAR)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
     margin = axes.get_yaxis_transform()
     for name, height in zip(names, spread([accuracies[name] for name in names], (high - low) * 0.05), strict=True):
-        axes.plot(1.012, height, "*", color=palette[name], ms=9, transform=margin, clip_on=False)
+        axes.plot(1.012, height, color=palette[name], ms=9, transform=margin, clip_on=False, **STAR)
         axes.text(1.028, height, f"{accuracies[name]:.2%}", transform=margin, va="center")
 
 
@@ -201,17 +213,26 @@ def _whole_numbers(axes: Axes) -> None:
         axes.set_xlim(0.5, 1.5)
 
 
+def _kinds(histories: Histories, key: str) -> dict[str, dict[str, Any]]:
+    """The kinds of line in a figure whose dashed curves show `key`, and how the legend draws them."""
+    kinds: dict[str, dict[str, Any]] = {"training": {}}
+    if _has(histories, key):
+        kinds["validation"] = {"linestyle": VALIDATION}
+    if any(epoch.get("best") for history in histories.values() for epoch in history):
+        kinds["best epoch"] = RING
+    return kinds
+
+
 def _legend(
     figure: Figure,
     names: Sequence[str],
     titles: Mapping[str, str] | None,
     palette: Mapping[str, str],
-    kinds: Mapping[str, Any],
+    kinds: Mapping[str, dict[str, Any]],
 ) -> None:
     """Tell the networks by colour and marker, and what was measured by the kind of line, if there are several."""
     handles = [_line(palette[name], (titles or {}).get(name, name)) for name in names]
-    for label, kind in kinds.items() if len(kinds) > 1 else ():
-        how = {"marker": "*", "ms": 13, "linestyle": ""} if kind == "*" else {"linestyle": kind}
+    for label, how in kinds.items() if len(kinds) > 1 else ():
         handles.append(Line2D([], [], color=GREY, label=label, **how))
     legend_below(figure, handles)
 

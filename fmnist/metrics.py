@@ -9,6 +9,7 @@ import torch
 
 from fmnist.evaluation import Evaluation, compare, mean_and_deviation, scores
 from fmnist.exploration import Exploration, statistics
+from fmnist.training import best_epoch
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
 
@@ -23,6 +24,11 @@ class Trained:
     cost: dict[str, int]  # parameters, and multiply_adds of one image
 
     @property
+    def best_epoch(self) -> int | None:
+        """The epoch, from 1, that was chosen on validation images; None where none were held out."""
+        return best_epoch(self.history) if "validation_accuracy" in self.history[-1] else None
+
+    @property
     def summary(self) -> dict[str, float]:
         """The numbers that a table compares."""
         seconds = sum(epoch["seconds"] for epoch in self.history)
@@ -31,6 +37,7 @@ class Trained:
             "train_loss": self.history[-1]["train_loss"],
             "training_seconds": seconds,
             "seconds_per_epoch": seconds / len(self.history),
+            **({"best_epoch": self.best_epoch} if self.best_epoch else {}),
         }
 
 
@@ -65,13 +72,12 @@ def collect(
 
 
 def best_on_validation(trained: dict[str, list[Trained]]) -> str | None:
-    """Return the network with the highest validation accuracy after its last epoch; None without a validation split.
+    """Return the network with the highest validation accuracy in its best epoch; None without a validation split.
 
     Of several seeds the first counts: its weights are the ones that are kept. The test images have no say in it.
     """
-    reached = {name: runs[0].history[-1].get("validation_accuracy") for name, runs in trained.items()}
-    held_out = {name: accuracy for name, accuracy in reached.items() if accuracy is not None}
-    return max(held_out, key=held_out.get, default=None)
+    chosen = {name: runs[0].history[epoch - 1] for name, runs in trained.items() if (epoch := runs[0].best_epoch)}
+    return max(chosen, key=lambda name: chosen[name]["validation_accuracy"], default=None)
 
 
 def _model(runs: list[Trained]) -> dict[str, Any]:
@@ -87,6 +93,6 @@ def _model(runs: list[Trained]) -> dict[str, Any]:
         "confusion": first.evaluation.confusion.tolist(),
         "per_class": first.evaluation.per_class,
         "config": network.settings,
-        "epochs": first.history,
+        "epochs": [row | {"best": True} if n == first.best_epoch else row for n, row in enumerate(first.history, 1)],
         **({"seeds": several, **mean_and_deviation(several)} if len(runs) > 1 else {}),
     }

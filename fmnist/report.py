@@ -99,6 +99,7 @@ MEASURES = (
     Measure("mean_accuracy", "Mean %", _percent),
     Measure("test_loss", "Test loss", "{:.4f}".format),
     Measure("train_loss", "Train loss", "{:.4f}".format, if_published=True),
+    Measure("best_epoch", "Epoch", "{:.2g}".format),
     Measure("seconds_per_epoch", "Seconds/epoch", "{:,.1f}".format, if_asked=True),
     Measure("training_seconds", "Seconds", "{:,.1f}".format),
 )
@@ -108,6 +109,7 @@ LEGEND = {
     "Subset %": "Subset: accuracy on a part of the training images.",
     "Mean %": "Mean: accuracy over the test images and that subset together.",
     "Train loss": "Train loss: of the last epoch.",
+    "Epoch": "Epoch: the best on the validation images, whose weights are scored.",
     "Multiply-adds": "Multiply-adds: to score one image.",
     "Seconds": "Seconds: of training.",
     "Seeds": "±: standard deviation over the seeds.",

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -144,6 +145,14 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_s
     return lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)  # numbers of each finished epoch
+    selected: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch; without validation none
+
+
 def fit(
     learner: Learner,
     images: Tensor,
@@ -151,19 +160,19 @@ def fit(
     split: tuple[Tensor, Tensor],
     config: TrainConfig,
     checkpoints: Checkpoints,
-    history: list[dict[str, Any]],
+    progress: Progress,
     log: Callable[[str], None] = print,
-) -> list[dict[str, Any]]:
-    """Train `learner` up to `config.epochs` epochs and return the history, one dict of numbers per epoch.
+) -> Progress:
+    """Train `learner` up to `config.epochs` epochs; return the numbers of each, and the weights of the best.
 
     `images` uint8 [N, 28, 28] and `labels` int64 [N] are on the learner's device; `split` holds the indices of those
-    to learn from and of those to validate on, of which there may be none. `history` holds the epochs already trained,
+    to learn from and of those to validate on, of which there may be none. `progress` says what was already trained,
     as `resume` returns it. The state is saved after every epoch. Every draw of an epoch follows from (seed, epoch), so
     that a resumed training takes the very steps of an unbroken one. Raises Failed if the loss is no longer finite.
     """
-    learnt, held_out = split
+    (learnt, held_out), history, selected = split, progress.history, progress.selected
     if not history:
-        checkpoints.save(0, learner.state_dict(), history)
+        checkpoints.save(0, learner.state_dict(), history, selected)
     for epoch in range(len(history) + 1, config.epochs + 1):
         seed_epoch(config.seed, epoch)
         started = time.perf_counter()
@@ -175,31 +184,44 @@ def fit(
         seconds = time.perf_counter() - started
         check_finite(losses, learner.state_dict()["model"], epoch)
 
-        sizes = torch.tensor([len(batch) for batch in batches], device=losses.device)
-        row = {
-            "train_loss": float((losses * sizes).sum() / sizes.sum()),
-            "train_accuracy": float(right) / len(learnt),
-            "train_loss_by_step": [float(part.mean()) for part in losses.cpu().tensor_split(min(20, len(losses)))],
-            "steps": len(batches),
-            "seconds": seconds,
-            "images_per_second": len(learnt) / seconds,
-        }
+        row = summarise(losses, int(right), [len(batch) for batch in batches], seconds)
         if len(held_out):
             row |= validate(learner, images[held_out], labels[held_out])
         learner.end_epoch(row.get("validation_loss", row["train_loss"]))
         history = [*history, row]
-        checkpoints.save(epoch, learner.state_dict(), history)
+        if len(held_out) and best_epoch(history) == epoch:
+            selected = {name: tensor.clone() for name, tensor in learner.state_dict()["model"].items()}
+        checkpoints.save(epoch, learner.state_dict(), history, selected)
         log(describe(epoch, config.epochs, row))
-    return history
+    return Progress(history, selected)
 
 
-def resume(learner: Learner, checkpoints: Checkpoints, log: Callable[[str], None] = print) -> list[dict[str, Any]]:
-    """Bring `learner` to its newest sound checkpoint and return the history so far; empty if there is none."""
+def resume(learner: Learner, checkpoints: Checkpoints, log: Callable[[str], None] = print) -> Progress:
+    """Bring `learner` to its newest sound checkpoint and return what was trained so far: nothing if there is none."""
     checkpoint = checkpoints.newest(log)
     if checkpoint is None:
-        return []
+        return Progress()
     learner.load_state_dict(checkpoint["learner"])
-    return checkpoint["history"]
+    return Progress(checkpoint["history"], checkpoint["selected"])
+
+
+def best_epoch(history: list[dict[str, Any]]) -> int:
+    """Return the epoch, from 1, that is best on the validation images; the last one where none are held out.
+
+    The highest accuracy decides, then the lowest loss. The test images have no say in it.
+    """
+
+    def merit(epoch: int) -> tuple[float, float, int]:
+        row = history[epoch - 1]
+        return row.get("validation_accuracy", 0.0), -row.get("validation_loss", 0.0), epoch
+
+    return max(range(1, len(history) + 1), key=merit)
+
+
+def select(learner: Learner, progress: Progress) -> None:
+    """Give `learner` the weights of its best epoch, to be scored; where nothing was held out, it keeps the last."""
+    if progress.selected:
+        learner.load_state_dict({**learner.state_dict(), "model": progress.selected})
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
@@ -234,6 +256,19 @@ def check_finite(losses: Tensor, weights: dict[str, Tensor], epoch: int) -> None
             f"the loss is no longer a finite number in epoch {epoch}, step {int(broken[0]) + 1}; the checkpoint of "
             f"epoch {epoch - 1} is kept; a smaller --lr may help"
         )
+
+
+def summarise(losses: Tensor, right: int, sizes: list[int], seconds: float) -> dict[str, Any]:
+    """Return an epoch's numbers from the mean loss [S] of each of its steps, which had batches of `sizes` images."""
+    count, weights = sum(sizes), torch.tensor(sizes, device=losses.device)
+    return {
+        "train_loss": float((losses * weights).sum() / count),
+        "train_accuracy": right / count,
+        "train_loss_by_step": [float(part.mean()) for part in losses.cpu().tensor_split(min(20, len(losses)))],
+        "steps": len(sizes),
+        "seconds": seconds,
+        "images_per_second": count / seconds,
+    }
 
 
 def log_probabilities(learner: Learner, images: Tensor) -> Tensor:

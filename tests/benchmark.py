@@ -76,13 +76,15 @@ def plain_loop(name: str, root: Path, steps: int) -> float:
 def our_loop(name: str, dataset: data.FashionMNIST, steps: int, precision: str) -> float:
     """Train by `training.fit`, checkpoint and all, for an epoch of so many steps; return images per second."""
     network = next(network for network in recipes.CLASSIC.networks if network.name == name)
-    config = recipes.replace(network.training, epochs=1)
+    config, begun = recipes.replace(network.training, epochs=1), training.Progress()
     learner = network.learner(torch.device("cpu"), precision, steps * 64)
     split = (torch.arange(steps * 64), torch.arange(0))
     with tempfile.TemporaryDirectory() as folder:
         kept = checkpoints.Checkpoints(Path(folder), name, network.settings, {})
         start = time.perf_counter()
-        training.fit(learner, dataset.train_images, dataset.train_labels, split, config, kept, [], log=lambda _: None)
+        training.fit(
+            learner, dataset.train_images, dataset.train_labels, split, config, kept, begun, log=lambda _: None
+        )
         return steps * 64 / (time.perf_counter() - start)
 
 
@@ -213,7 +215,15 @@ def train_once(root: Path, images: int, width: int, epochs: int) -> tuple[float,
     split = (torch.arange(images), torch.arange(0))
     with tempfile.TemporaryDirectory() as folder:
         kept = checkpoints.Checkpoints(Path(folder), "cnn", network.settings, {})
-        everything = (dataset.train_images, dataset.train_labels, split, config, kept, [], lambda _: None)
+        everything = (
+            dataset.train_images,
+            dataset.train_labels,
+            split,
+            config,
+            kept,
+            training.Progress(),
+            lambda _: None,
+        )
         return seconds(lambda: training.fit(learner, *everything)), peak_memory()
 
 

@@ -29,7 +29,7 @@ def fill(folder, epochs=(0, 1, 2), **settings) -> Checkpoints:
     store = kept(folder, **settings)
     for epoch in epochs:
         state = {"model": {"weight": torch.full((3,), float(epoch))}}
-        store.save(epoch, state, [{"train_loss": float(n)} for n in range(epoch)])
+        store.save(epoch, state, [{"train_loss": float(n)} for n in range(epoch)], {})
     return store
 
 
@@ -59,7 +59,7 @@ def test_the_newest_is_loaded_and_the_last_two_are_kept(tmp_path):
 
 def test_the_ten_thousandth_epoch_is_newer_than_the_one_before(tmp_path):
     store = fill(tmp_path, epochs=(9_998, 9_999), config=changed("training", epochs=10_000))
-    store.save(10_000, {"model": {}}, [])
+    store.save(10_000, {"model": {}}, [], {})
     assert [path.name for path in store.paths()] == ["ffn-seed0-epoch10000.pt", "ffn-seed0-epoch9999.pt"]
 
 

@@ -200,3 +200,23 @@ def test_what_metrics_collects():
     assert cnn["std"]["test_accuracy"] == 0
     (comparison,) = numbers["comparisons"]
     assert (comparison["a"], comparison["b"], comparison["n"]) == ("ffn", "cnn", 2)
+    assert numbers["best"] is None
+    assert "best_epoch" not in cnn, "nothing was held out"
+
+
+def test_the_best_network_and_epoch_are_chosen_on_validation():
+    dataset, _, _ = made_up(40, 30)
+    scored = evaluate(Oracle(), dataset, torch.arange(len(dataset.train_images)))
+
+    def runs(*curves: list[float]) -> list[metrics.Trained]:
+        epoch = {"train_loss": 0.5, "validation_loss": 0.5, "seconds": 1.0}
+        histories = [[epoch | {"validation_accuracy": accuracy} for accuracy in curve] for curve in curves]
+        return [metrics.Trained(RECIPES["classic"].networks[0], history, scored, {}) for history in histories]
+
+    # The FFN ends higher, the CNN was higher; a second seed has no weights that are kept, and so no say.
+    trained = {"ffn": runs([0.5, 0.7, 0.8], [0.2, 0.99, 0.1]), "cnn": runs([0.5, 0.9, 0.6], [0.3, 0.2, 0.1])}
+    numbers = metrics.collect(RECIPES["classic"], trained, None, "made up", {"device": "cpu", "precision": "fp32"})
+    assert numbers["best"] == "cnn"
+    ffn = numbers["models"]["ffn"]
+    assert (ffn["best_epoch"], ffn["mean"]["best_epoch"]) == (3, 2.5)
+    assert [row.get("best") for row in ffn["epochs"]] == [None, None, True]

@@ -112,6 +112,20 @@ def test_loss_curves_show_every_epoch_in_the_networks_colours(tmp_path):
     assert all(line.get_marker() != "None" for line in axes.lines)
 
 
+def test_a_ring_stands_around_the_epoch_whose_weights_are_scored(tmp_path):
+    rows = history(3, validation=True)
+    rows[1]["best"] = True
+    loss = figures.loss_curves(tmp_path / "l.png", {"v1": rows}, steps_per_epoch={"v1": 30}).axes[0]
+    assert loss.lines[-1].get_xydata().tolist() == [[60, 0.4]]
+    accuracy = figures.accuracy_curves(tmp_path / "a.png", {"v1": rows}, {"v1": 0.88})
+    ring, star = (line for line in accuracy.axes[0].lines if len(line.get_xdata()) == 1 and line.get_xdata()[0] == 2)
+    assert (ring.get_ydata()[0], star.get_ydata()[0]) == (0.9, 0.88)
+    assert {"training", "validation", "best epoch", "test"} <= set(texts(accuracy))
+    panels = figures.model_comparison(tmp_path / "m.png", {"v1": rows, "v2": history(2)}, {}).axes
+    assert [len(axes.lines) for axes in panels] == [2, 2, 2, 2]  # both networks; one validated, and ringed
+    assert all(line.get_mfc() == "none" for line in (loss.lines[-1], ring, panels[1].lines[-1], panels[3].lines[-1]))
+
+
 def test_epochs_are_whole_numbers_and_missing_values_are_left_out(tmp_path):
     (axes,) = figures.loss_curves(
         tmp_path / "l.png", {"cnn": [history(1)[0], {"train_loss": None}, history(1)[0]]}

@@ -125,6 +125,16 @@ def test_several_seeds_give_mean_spread_and_their_number():
     assert (cells["points"], cells["Seeds"], cells["Subset %"]) == ("+0.14", "3", "90.00")
 
 
+def test_the_epoch_that_was_chosen_has_a_column_where_one_was():
+    chosen = {"models": {"v1": network("V1", 0.9, best_epoch=8), "v2": network("V2", 0.9, best_epoch=10)}}
+    header, _, *rows = table(chosen)
+    assert [row[header.index("Epoch")] for row in rows] == ["8", "10"]
+    assert "Epoch: the best on the validation images" in report.results_table(chosen)
+    several = network("V1", 0.9, best_epoch=8, seeds=[{}, {}], mean={"best_epoch": 7.5}, std={"best_epoch": 0.7071})
+    header, _, row = table({"models": {"v1": several}})
+    assert row[header.index("Epoch")] == "7.5 ± 0.71"
+
+
 def test_columns_that_a_recipe_asks_for_are_shown_and_no_others():
     usual = report.results_table(metrics()).splitlines()[0]
     assert "Multiply-adds" not in usual

@@ -13,6 +13,8 @@ from PIL import Image
 
 import kernel_vis
 import recipes
+from fmnist import data
+from fmnist.checkpoints import load_weights
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +109,28 @@ def test_networks_of_the_users_own(run_here, csv_folder, tmp_path):
     drawn = run_here(["--layer", "features.pool2", *folders], main=kernel_vis.main)
     assert drawn.returncode == 0, drawn.stderr
     assert all(is_picture(tmp_path / "classic" / name) for name in LAYERS)
+
+
+def test_the_weights_that_are_kept_and_scored_are_those_of_the_best_epoch(run_here, made_up, csv_folder, tmp_path):
+    options = ["--models", "ffn", "--epochs", "4", "--validation", "0.3", "--lr", "0.4"]  # at such a rate it unlearns
+    done = run_here([*options, "--data-dir", csv_folder, "--output-dir", tmp_path])
+    assert done.returncode == 0, done.stderr
+    ffn = json.loads((tmp_path / "classic" / "metrics.json").read_text())["models"]["ffn"]
+    accuracies = [row["validation_accuracy"] for row in ffn["epochs"]]
+    best = ffn["best_epoch"]
+    assert accuracies[best - 1] == max(accuracies) > accuracies[-1], "the last is the best, so nothing is told apart"
+    assert f"epoch {best} is the best on validation" in done.stdout
+
+    model = recipes.rebuild(load_weights(tmp_path / "classic" / "ffn.pth"), "ffn.pth").eval()
+    images, labels = torch.from_numpy(made_up.test_images), torch.from_numpy(made_up.test_labels).long()
+    _, held_out = data.split(len(made_up.train_images), 0.3, 0)
+    validation = torch.from_numpy(made_up.train_images)[held_out], torch.from_numpy(made_up.train_labels)[held_out]
+    with torch.no_grad():
+        test, validated = (
+            (model(data.normalise(x)).argmax(1) == y).float().mean() for x, y in ((images, labels), validation)
+        )
+    assert ffn["test_accuracy"] == pytest.approx(test.item())
+    assert accuracies[best - 1] == pytest.approx(validated.item())
 
 
 @pytest.mark.parametrize("name", TRAINED)

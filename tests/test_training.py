@@ -17,7 +17,7 @@ from fmnist import data, training
 from fmnist.checkpoints import Checkpoints
 from fmnist.config import TrainConfig
 from fmnist.errors import Failed
-from fmnist.training import TorchLearner, fit, make_batches, seed_epoch, steps_per_epoch
+from fmnist.training import Progress, TorchLearner, best_epoch, fit, make_batches, seed_epoch, steps_per_epoch
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -34,12 +34,18 @@ def learner(config: TrainConfig, model: torch.nn.Module | None = None, precision
     return TorchLearner(model or FFN([16], dropout=0.3), config, CPU, precision, steps)
 
 
-def trained(config: TrainConfig, folder, model=None, **settings) -> tuple[TorchLearner, list[dict]]:
-    """Train as the product does; return the learner and the history."""
+def progressed(config: TrainConfig, folder, model=None, **settings) -> tuple[TorchLearner, Progress]:
+    """Train as the product does; return the learner and how far it came."""
     own = learner(config, model, **settings)
     split = data.split(len(IMAGES), config.validation, config.seed)
     kept = Checkpoints(folder, "net", {"training": {"schedule": config.schedule, "epochs": config.epochs}}, {})
-    return own, fit(own, IMAGES, LABELS, split, config, kept, [], log=lambda _: None)
+    return own, fit(own, IMAGES, LABELS, split, config, kept, Progress(), log=lambda _: None)
+
+
+def trained(config: TrainConfig, folder, model=None, **settings) -> tuple[TorchLearner, list[dict]]:
+    """Train as the product does; return the learner and the history."""
+    own, progress = progressed(config, folder, model, **settings)
+    return own, progress.history
 
 
 def equal_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
@@ -139,7 +145,8 @@ def test_history_of_an_epoch(tmp_path):
     lines = []
     config = TrainConfig(epochs=2, batch_size=32, validation=0.2)
     kept = Checkpoints(tmp_path, "net", {}, {})
-    history = fit(learner(config), IMAGES, LABELS, data.split(70, 0.2, 0), config, kept, [], log=lines.append)
+    split = data.split(70, 0.2, 0)
+    history = fit(learner(config), IMAGES, LABELS, split, config, kept, Progress(), log=lines.append).history
     assert [set(row) for row in history] == [
         {
             *("train_loss", "train_accuracy", "train_loss_by_step", "steps", "seconds", "images_per_second"),
@@ -175,7 +182,8 @@ def test_the_validation_images_are_never_trained_on(tmp_path):
     learnt, held_out = data.split(70, 0.3, 0)
     assert len(held_out) == 21
     spy = Spy(FFN([8]), config, CPU, "fp32", 12)
-    fit(spy, marked, LABELS, (learnt, held_out), config, Checkpoints(tmp_path, "net", {}, {}), [], log=lambda _: None)
+    kept = Checkpoints(tmp_path, "net", {}, {})
+    fit(spy, marked, LABELS, (learnt, held_out), config, kept, Progress(), log=lambda _: None)
     assert sorted(seen) == sorted(learnt.tolist() * 3)
     assert not set(seen) & set(held_out.tolist())
 
@@ -190,6 +198,42 @@ def test_validation_figures_by_hand(tmp_path):
     assert history[0]["validation_accuracy"] == pytest.approx(
         (scores.argmax(1) == LABELS[held_out]).float().mean().item()
     )
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "losses", "best"),
+    [
+        ([0.7, 0.9, 0.8], [0.5, 0.4, 0.3], 2),  # the accuracy decides
+        ([0.9, 0.8, 0.9, 0.9], [0.3, 0.1, 0.2, 0.4], 3),  # of equals, the loss
+        ([0.9, 0.9], [0.2, 0.2], 2),
+        ([0.0], [9.9], 1),
+    ],
+)
+def test_which_epoch_is_the_best(accuracies, losses, best):
+    named = [{"validation_accuracy": a, "validation_loss": b} for a, b in zip(accuracies, losses, strict=True)]
+    assert best_epoch(named) == best
+    assert best_epoch([{"train_loss": loss} for loss in losses]) == len(losses)
+
+
+SEESAW = TrainConfig(epochs=6, batch_size=16, lr=0.03, validation=0.3)  # its fourth epoch is the best
+
+
+def test_the_best_epoch_is_scored_as_if_training_had_ended_there(tmp_path):
+    own, progress = progressed(SEESAW, tmp_path)
+    best = best_epoch(progress.history)
+    assert 1 < best < SEESAW.epochs, "the best is the first or the last, so nothing is told apart"
+    short, _ = trained(replace(SEESAW, epochs=best), tmp_path / "short")
+    assert not equal_weights(own.model, short.model)
+    training.select(own, progress)
+    assert equal_weights(own.model, short.model)
+
+
+def test_without_validation_the_last_epoch_is_scored(tmp_path):
+    own, progress = progressed(replace(SEESAW, validation=0.0), tmp_path)
+    last = {name: tensor.clone() for name, tensor in own.model.state_dict().items()}
+    training.select(own, progress)
+    assert progress.selected == {}
+    assert all(torch.equal(last[name], tensor) for name, tensor in own.model.state_dict().items())
 
 
 # Batches
@@ -241,7 +285,7 @@ def test_a_loss_that_is_no_number_is_named_with_epoch_and_step(tmp_path):
     config = TrainConfig(epochs=3, batch_size=16)  # five steps an epoch: the eighth is the third of the second
     own, kept = Breaks(FFN([8]), config, CPU, "fp32", 15), Checkpoints(tmp_path, "net", {}, {})
     with pytest.raises(Failed, match=r"epoch 2, step 3; the checkpoint of epoch 1 is kept; a smaller --lr") as caught:
-        fit(own, IMAGES, LABELS, data.split(70, 0, 0), config, kept, [], log=lambda _: None)
+        fit(own, IMAGES, LABELS, data.split(70, 0, 0), config, kept, Progress(), log=lambda _: None)
     assert "\n" not in str(caught.value)
     assert [path.name for path in kept.paths()] == ["net-epoch0001.pt", "net-epoch0000.pt"]
     assert all(tensor.isfinite().all() for tensor in kept.newest()["learner"]["model"].values())
@@ -293,15 +337,15 @@ def test_memory_that_a_step_frees_is_kept_until_it_is_given_back():
 def test_a_stop_and_a_resume_end_in_the_same_weights_and_optimizer(settings, tmp_path):
     config = TrainConfig(epochs=5, batch_size=16, lr=0.01, augment=True, validation=0.2, seed=3, **settings)
     split = data.split(70, 0.2, 3)
-    whole, history = trained(config, tmp_path / "whole")
+    whole, unbroken = progressed(config, tmp_path / "whole")
 
     kept = Checkpoints(tmp_path / "parts", "net", {"training": {}}, {})
     first = learner(config)
-    fit(first, IMAGES, LABELS, split, replace(config, epochs=2), kept, [], log=lambda _: None)
+    fit(first, IMAGES, LABELS, split, replace(config, epochs=2), kept, Progress(), log=lambda _: None)
     torch.rand(9)  # another process would have drawn other numbers
     second = learner(replace(config, seed=8), FFN([16], dropout=0.3))
     resumed = training.resume(second, kept, log=lambda _: None)
-    assert len(resumed) == 2
+    assert len(resumed.history) == 2
     resumed = fit(second, IMAGES, LABELS, split, config, kept, resumed, log=lambda _: None)
 
     assert equal_weights(second.model, whole.model)
@@ -310,10 +354,24 @@ def test_a_stop_and_a_resume_end_in_the_same_weights_and_optimizer(settings, tmp
         assert all(torch.equal(torch.as_tensor(ours[key]), torch.as_tensor(theirs[key])) for key in ours)
     assert second.schedule.state_dict() == whole.schedule.state_dict()
     times = {"seconds", "images_per_second"}
-    assert [{key: row[key] for key in row.keys() - times} for row in resumed] == [
-        {key: row[key] for key in row.keys() - times} for row in history
+    assert [{key: row[key] for key in row.keys() - times} for row in resumed.history] == [
+        {key: row[key] for key in row.keys() - times} for row in unbroken.history
     ]
+    assert resumed.selected.keys() == unbroken.selected.keys() == whole.model.state_dict().keys()
+    assert all(torch.equal(resumed.selected[key], unbroken.selected[key]) for key in unbroken.selected)
 
 
-def test_nothing_to_resume_is_an_empty_history(tmp_path):
-    assert training.resume(learner(TrainConfig()), Checkpoints(tmp_path, "net", {}, {})) == []
+def test_weights_selected_before_a_stop_are_still_there_after_it(tmp_path):
+    _, unbroken = progressed(SEESAW, tmp_path / "whole")
+    progressed(replace(SEESAW, epochs=5), tmp_path / "parts")
+    kept = Checkpoints(tmp_path / "parts", "net", {"training": {"schedule": "constant", "epochs": 6}}, {})
+    own = learner(SEESAW)
+    progress = training.resume(own, kept)
+    assert best_epoch(progress.history) < 5
+    progress = fit(own, IMAGES, LABELS, data.split(70, 0.3, 0), SEESAW, kept, progress, log=lambda _: None)
+    assert best_epoch(progress.history) == best_epoch(unbroken.history)
+    assert all(torch.equal(progress.selected[name], unbroken.selected[name]) for name in own.model.state_dict())
+
+
+def test_nothing_to_resume_is_no_progress(tmp_path):
+    assert training.resume(learner(TrainConfig()), Checkpoints(tmp_path, "net", {}, {})) == Progress()
