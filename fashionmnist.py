@@ -104,12 +104,12 @@ def present(
 ) -> dict[str, Any]:
     """Write metrics.json, every picture and report.html into `folder`; return the numbers of metrics.json."""
     import kernel_vis
-    from fmnist import checkpoints, exploration, metrics, pictures, report
+    from fmnist import checkpoints, exploration, json_files, metrics, pictures, report
     from fmnist.data import CLASSES
 
     found = exploration.explore(dataset) if recipe.explores else None
     numbers = metrics.collect(recipe, trained, found, dataset.source, machine)
-    report.write_metrics(folder / "metrics.json", numbers)
+    json_files.write_json(folder / "metrics.json", numbers)
 
     evaluations = {name: runs[0].evaluation for name, runs in trained.items()}
     drawn = pictures.draw_data(found, dataset, folder) if found else []

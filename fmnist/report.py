@@ -1,12 +1,10 @@
-"""What a run found, for reading: the results table, metrics.json and report.html.
+"""What a run found, for reading: the results table and report.html.
 
 Made from the dictionary that becomes metrics.json and from the networks' `Evaluation`s; nothing is trained or
 drawn. Titles, class names, file names and notes come from outside: they are escaped on their way out.
 """
 
 import base64
-import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fmnist.files import whole_file
+from fmnist.json_files import plain
 
 Metrics = Mapping[str, Any]
 
@@ -24,41 +23,6 @@ TILE = 28  # pixels: one test image in the sprite
 TILES_PER_ROW = 50
 CORRECT_SHOWN = 24  # of each cell on the diagonal
 WRONG_SHOWN = 250  # of each other cell; a trained network stays below it, so that all its mistakes are shown
-
-
-def write_metrics(path: Path | str, metrics: Metrics) -> None:
-    """Write `metrics` to `path` as strict JSON: NaN and infinities become null, arrays lists.
-
-    Raises TypeError for what JSON cannot hold, before anything is written, and OSError, naming `path`.
-    """
-    text = _json_lines(_plain(metrics)) + "\n"
-    with whole_file(path) as file:
-        file.write(text.encode())
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` in JSON's own types: arrays and their scalars unpacked, what is not finite as None."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
-
-
-def _json_lines(value: Any, indent: str = "") -> str:
-    """Indented JSON in which what holds only plain values keeps to one line: a matrix has a row a line."""
-    items = value.values() if isinstance(value, dict) else value
-    if not isinstance(value, (list, dict)) or not any(isinstance(item, (list, dict)) for item in items):
-        return json.dumps(value, allow_nan=False)
-    inner = indent + "  "
-    if isinstance(value, list):
-        return "[\n" + ",\n".join(inner + _json_lines(item, inner) for item in value) + f"\n{indent}]"
-    lines = (f"{inner}{json.dumps(key)}: {_json_lines(item, inner)}" for key, item in value.items())
-    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 
 # The results table
@@ -121,7 +85,7 @@ def results_table(metrics: Metrics) -> str:
 
     Accuracies in per cent, published figures in the column after the measured one, differences in points.
     """
-    metrics = _plain(metrics)
+    metrics = plain(metrics)
     columns = _columns(metrics)
     facts, rows = _statistics(metrics)
     said = [f"{name}: {value}" for name, value in facts], _remarks(metrics)
@@ -261,7 +225,7 @@ def write_report(
     network NAME; its NAME_confusion.png is left out, as the page has it as a table to click in.
     Raises OSError, naming the file, if a figure cannot be read or `path` not written.
     """
-    metrics = _plain(metrics)
+    metrics = plain(metrics)
     chosen = {name: _choose(evaluation) for name, evaluation in evaluations.items()}
     shown = np.unique(np.concatenate([np.empty(0, int), *chosen.values()]))
     placed = _place(figures, metrics.get("models") or {}, evaluations)
@@ -276,7 +240,7 @@ def write_report(
         figures=placed[None],
         networks=[_network(metrics, name, evaluations.get(name), placed[name]) for name in names],
         sprite=_sprite(test_images, shown) if len(shown) else None,
-        pictures={"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), "images": _plain(rows)},
+        pictures={"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), "images": plain(rows)},
     )
     with whole_file(path) as file:
         file.write(page.encode(errors="backslashreplace"))  # a path may hold any bytes
@@ -348,7 +312,7 @@ def _network(metrics: Metrics, name: str, evaluation: Any, figures: list) -> dic
         "model": model,
         "accuracy": _cell(_measured(model, "test_accuracy"), _percent),
         "figures": figures,
-        "confusion": model.get("confusion") if evaluation is None else _plain(evaluation.confusion),
-        "per_class": (model.get("per_class") or {}) if evaluation is None else _plain(evaluation.per_class),
+        "confusion": model.get("confusion") if evaluation is None else plain(evaluation.confusion),
+        "per_class": (model.get("per_class") or {}) if evaluation is None else plain(evaluation.per_class),
         "clickable": evaluation is not None,
     }

@@ -1,4 +1,4 @@
-"""The table, metrics.json and report.html against cells, counts and pixels worked out by hand."""
+"""The table and report.html against cells, counts and pixels worked out by hand."""
 
 import base64
 import json
@@ -181,39 +181,14 @@ def test_statistics_stand_alone_where_no_network_was_trained():
 # metrics.json
 
 
-def test_metrics_are_strict_json_of_the_same_numbers(tmp_path):
-    path = tmp_path / "metrics.json"
-    bad = {"nan": float("nan"), "inf": np.float32("inf"), "list": [1.5, -np.inf]}
-    good = {"count": np.int64(7), "share": np.float64(0.1), "confusion": np.eye(3, dtype=int), "text": "ü"}
-    report.write_metrics(path, {"bad": bad, "good": good, "pair": (True, None)})
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(constant)
-
-    read = json.loads(path.read_text("utf-8"), parse_constant=refuse)
-    assert read["bad"] == {"nan": None, "inf": None, "list": [1.5, None]}
-    assert read["good"] == {"count": 7, "share": 0.1, "confusion": np.eye(3).tolist(), "text": "ü"}
-    assert read["pair"] == [True, None]
-    assert "[1, 0, 0],\n" in path.read_text("utf-8"), "a matrix has a row a line"
-
-
-def test_what_json_cannot_hold_leaves_the_earlier_file(tmp_path):
-    path = tmp_path / "metrics.json"
-    path.write_bytes(b"before")
-    with pytest.raises(TypeError):
-        report.write_metrics(path, {"a": {"b": object()}})
-    assert path.read_bytes() == b"before"
-    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
-
-
 @pytest.mark.parametrize("file", ["metrics.json", "report.html"])
 def test_a_kill_while_writing_leaves_the_earlier_file(tmp_path, file):
     (tmp_path / file).write_bytes(b"before")
     program = (
-        "import os, sys, time; from pathlib import Path; from fmnist import report; from tests import test_report\n"
+        "import os, sys, time; from pathlib import Path; from fmnist import json_files; from tests import test_report\n"
         "os.fsync = lambda file: (print('written', flush=True), time.sleep(60))\n"
         "folder = Path(sys.argv[1])\n"
-        "report.write_metrics(folder / 'metrics.json', {}) if 'json' in sys.argv[2] else test_report.write(folder)"
+        "json_files.write_json(folder / 'metrics.json', {}) if 'json' in sys.argv[2] else test_report.write(folder)"
     )
     command = [sys.executable, "-c", program, str(tmp_path), file]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
