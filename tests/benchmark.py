@@ -56,36 +56,53 @@ class PlainCNN(nn.Module):
         return self.linear2(self.dropout(F.relu(self.linear1(x.flatten(1)))))
 
 
-def plain_loop(name: str, root: Path, steps: int) -> float:
-    """Train by the loop of the tutorials for so many steps; return images per second."""
+def train_plainly(name: str, root: Path, count: int, epochs: int = 1) -> tuple[nn.Module, float]:
+    """Train on so many images by the loop of the tutorials; return the network, and images per second."""
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((data.MEAN,), (data.STD,))])
-    images = Subset(datasets.FashionMNIST(root, transform=transform), range(steps * 64))
+    images = Subset(datasets.FashionMNIST(root, transform=transform), range(count))
     model = {"ffn": PlainFFN, "cnn": PlainCNN}[name]()
     optimizer, loss_function = torch.optim.Adam(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
-    model.train()
-    running_loss, start = 0.0, time.perf_counter()
-    for inputs, labels in DataLoader(images, batch_size=64, shuffle=True):
-        optimizer.zero_grad()
-        loss = loss_function(model(inputs), labels)
-        loss.backward()
-        optimizer.step()
-        running_loss += loss.item()
-    return len(images) / (time.perf_counter() - start)
+    start = time.perf_counter()
+    for _ in range(epochs):
+        model.train()
+        running_loss = 0.0
+        for inputs, labels in DataLoader(images, batch_size=64, shuffle=True):
+            optimizer.zero_grad()
+            loss = loss_function(model(inputs), labels)
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item()
+    return model, epochs * count / (time.perf_counter() - start)
+
+
+def plain_loop(name: str, root: Path, steps: int) -> float:
+    """Images per second of the loop of the tutorials."""
+    return train_plainly(name, root, steps * 64)[1]
+
+
+def train_our_way(
+    network: recipes.Network, dataset: data.FashionMNIST, count: int, precision: str
+) -> tuple[nn.Module, float]:
+    """Train on so many images by `training.fit`, checkpoint and all; return the network, and images per second."""
+    config = network.training
+    learner = network.learner(torch.device("cpu"), precision, count)
+    learnt = (dataset.train_images, dataset.train_labels, (torch.arange(count), torch.arange(0)), config)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = checkpoints.Checkpoints(Path(folder), network.name, network.settings, {})
+        start = time.perf_counter()
+        training.fit(learner, *learnt, kept, training.Progress(), log=lambda _: None)
+        return learner.model, config.epochs * count / (time.perf_counter() - start)
 
 
 def our_loop(name: str, dataset: data.FashionMNIST, steps: int, precision: str) -> float:
-    """Train by `training.fit`, checkpoint and all, for an epoch of so many steps; return images per second."""
+    """Images per second of this project's loop, over one epoch."""
+    return train_our_way(classic(name, epochs=1), dataset, steps * 64, precision)[1]
+
+
+def classic(name: str, **training_settings: int) -> recipes.Network:
+    """One network of `classic`, to be trained with some settings of its own."""
     network = next(network for network in recipes.CLASSIC.networks if network.name == name)
-    config, begun = recipes.replace(network.training, epochs=1), training.Progress()
-    learner = network.learner(torch.device("cpu"), precision, steps * 64)
-    split = (torch.arange(steps * 64), torch.arange(0))
-    with tempfile.TemporaryDirectory() as folder:
-        kept = checkpoints.Checkpoints(Path(folder), name, network.settings, {})
-        start = time.perf_counter()
-        training.fit(
-            learner, dataset.train_images, dataset.train_labels, split, config, kept, begun, log=lambda _: None
-        )
-        return steps * 64 / (time.perf_counter() - start)
+    return recipes.replace(network, training=recipes.replace(network.training, **training_settings))
 
 
 def ceiling(precision: str) -> float:
@@ -113,7 +130,7 @@ def compare(name: str, root: Path, dataset: data.FashionMNIST, precision: str, a
 
     The plain loop runs `apart`, in a process where memory is handled as torch finds it.
     """
-    network = next(network for network in recipes.CLASSIC.networks if network.name == name)
+    network = classic(name)
     operations = 6 * network.learner(torch.device("cpu"), "fp32", 64).cost()["multiply_adds"]
     steps, plain, ours, shares = STEPS[name], [], [], []
     apart.submit(plain_loop, name, root, 5).result(), our_loop(name, dataset, 5, precision)
@@ -207,24 +224,11 @@ def train_once(root: Path, images: int, width: int, epochs: int) -> tuple[float,
     """Train the CNN, `width` times as wide, on so many images; return seconds and the peak memory in MB."""
     training.keep_freed_memory()
     dataset = data.load(root, log=lambda _: None)
-    network = recipes.CLASSIC.networks[1]
+    network = classic("cnn", epochs=epochs)
     arguments = {**network.arguments, "kernels": [32 * width, 64 * width], "dense": [128 * width]}
-    config = recipes.replace(network.training, epochs=epochs)
-    network = recipes.replace(network, arguments=arguments, training=config)
-    learner = network.learner(torch.device("cpu"), training.choose_precision("auto", torch.device("cpu")), images)
-    split = (torch.arange(images), torch.arange(0))
-    with tempfile.TemporaryDirectory() as folder:
-        kept = checkpoints.Checkpoints(Path(folder), "cnn", network.settings, {})
-        everything = (
-            dataset.train_images,
-            dataset.train_labels,
-            split,
-            config,
-            kept,
-            training.Progress(),
-            lambda _: None,
-        )
-        return seconds(lambda: training.fit(learner, *everything)), peak_memory()
+    precision = training.choose_precision("auto", torch.device("cpu"))
+    _, rate = train_our_way(recipes.replace(network, arguments=arguments), dataset, images, precision)
+    return epochs * images / rate, peak_memory()
 
 
 def peak_memory() -> float:

@@ -1,0 +1,61 @@
+"""Does the speed cost accuracy? Trains the networks of `classic` by both loops, and compares what they are worth.
+
+    python -m tests.agreement             two epochs from each of five seeds; a quarter of an hour; prints Markdown
+
+By both: the loop that tutorials have, and this project's with all its shortcuts, on the same images, with the same
+settings. Their draws differ, and so do their networks; it is the mean over the seeds that should agree.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+from scipy import stats
+from torch import nn
+
+from fmnist import data, training
+from tests.benchmark import ROOT, STEPS, classic, train_our_way, train_plainly
+
+SEEDS, EPOCHS = 5, 2
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, dataset: data.FashionMNIST) -> float:
+    """Share of the test images that `model` gets right."""
+    parts = zip(dataset.test_images.split(1000), dataset.test_labels.split(1000), strict=True)
+    right = sum((model.eval()(data.normalise(images)).argmax(1) == labels).sum() for images, labels in parts)
+    return float(right) / len(dataset.test_labels)
+
+
+def compare(name: str, root: Path, dataset: data.FashionMNIST, precision: str) -> str:
+    """A row of the table: mean and deviation of each loop's test accuracies, and Welch's t test between them."""
+    plain, ours = [], []
+    for seed in range(SEEDS):
+        torch.manual_seed(seed)
+        model, _ = train_plainly(name, root, len(dataset.train_images), EPOCHS)
+        plain.append(accuracy(model, dataset))
+        network = classic(name, epochs=EPOCHS, seed=seed)
+        model, _ = train_our_way(network, dataset, len(dataset.train_images), precision)
+        ours.append(accuracy(model, dataset))
+    means = [f"{statistics.mean(runs):.2%} ± {statistics.stdev(runs) * 100:.2f}" for runs in (plain, ours)]
+    gap = statistics.mean(ours) - statistics.mean(plain)
+    p_value = stats.ttest_ind(ours, plain, equal_var=False).pvalue
+    return f"| {name.upper()} | {' | '.join(means)} | {gap * 100:+.2f} | {p_value:.3f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "data")
+    root = parser.parse_args().data_dir.resolve()
+    dataset = data.load(root, log=lambda _: None)
+    precision = training.choose_precision("auto", torch.device("cpu"))
+    print(f"{EPOCHS} epochs from each of {SEEDS} seeds, {precision}, torch {torch.__version__}\n")
+    print("| Network | plain loop, test accuracy | this project | points | Welch t, p |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in STEPS:
+        print(compare(name, root, dataset, precision), flush=True)
+
+
+if __name__ == "__main__":
+    main()
