@@ -221,7 +221,11 @@ EVOLUTION = Recipe(
     summary="four versions, each with one idea more than the one before",
     figures=("gains", "steps"),
     compares=("dropout",),
-    notes=("v0 learns by the squared error; its losses are the cross-entropy of its outputs, for comparison.",),
+    notes=(
+        "v0 learns by the squared error; its losses are the cross-entropy of its outputs, for comparison.",
+        "v1 to v3 overfit at a constant rate, so that it matters which epoch is scored: here the best on validation "
+        "images. Which it was for the published figures, and what chose it, is not known.",
+    ),
     networks=(
         Network(
             name="v0",
