@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fmnist.dropout import Dropout
+
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 POOLS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
@@ -56,7 +58,7 @@ class CNN(nn.Module):
             layers[f"conv{n}"] = nn.Conv2d(channels, width, kernel_size, stride, pad)  # [B, width, size, size]
             layers |= _in_order(n, activation, nn.BatchNorm2d(width) if norm else None, norm, pooling)
             if conv_dropout and n in halved:
-                layers[f"dropout{n}"] = nn.Dropout(conv_dropout)
+                layers[f"dropout{n}"] = Dropout(conv_dropout)
             channels, size = width, (size + 2 * pad - kernel_size) // stride + 1
             size = size // 2 if pooling else size
             if size < 1:
@@ -70,7 +72,7 @@ class CNN(nn.Module):
             layers[f"{activation}{n}"] = ACTIVATIONS[activation]()
             if dense_norm:
                 layers[f"norm{n}"] = nn.LayerNorm(units)
-            layers[f"dropout{n}"] = nn.Dropout(dropout)
+            layers[f"dropout{n}"] = Dropout(dropout)
             inputs = units
         layers["output"] = nn.Linear(inputs, 10)  # [B, 10]
         self.classifier = nn.Sequential(layers)

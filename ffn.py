@@ -11,6 +11,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from fmnist.config import TrainConfig
+from fmnist.dropout import Dropout
 
 
 class FFN(nn.Sequential):
@@ -30,7 +31,7 @@ class FFN(nn.Sequential):
             if batch_norm:
                 layers[f"norm{number}"] = nn.BatchNorm1d(units)
             layers[f"relu{number}"] = nn.ReLU()
-            layers[f"dropout{number}"] = nn.Dropout(dropout)
+            layers[f"dropout{number}"] = Dropout(dropout)
         layers["output"] = nn.Linear(widths[-1], 10)  # [B, 10]
         super().__init__(layers)
 

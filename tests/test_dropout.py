@@ -1,0 +1,71 @@
+"""fmnist/dropout.py: torch's own dropout is the oracle, where draws can be compared at all."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fmnist.dropout import Dropout
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.95])
+def test_the_share_left_out_is_as_asked_in_each_quarter_of_a_draw(share):
+    torch.manual_seed(0)
+    result = Dropout(share)(torch.ones(400_000)).view(-1, 4)  # a row is one draw
+    deviation = math.sqrt(share * (1 - share) / len(result))
+    assert ((result == 0).double().mean(0) - share).abs().max() < 5 * deviation
+    assert torch.allclose(result[result != 0], torch.tensor(1 / (1 - share)), rtol=1e-3)
+    together = torch.corrcoef((result == 0).double().T).fill_diagonal_(0)
+    assert together.abs().max() < 5 / math.sqrt(len(result))  # the quarters do not know of each other
+
+
+def test_the_mean_is_kept_exactly_although_the_share_is_rounded():
+    kept = Dropout(0.1)(torch.ones(1000, dtype=torch.float64)).max()
+    assert kept == 65_536 / (65_536 - 6_554)
+
+
+def test_gradients_pass_where_values_do():
+    values = torch.randn(8, 3, 5, 7, requires_grad=True)
+    result = Dropout(0.5)(values)
+    result.sum().backward()
+    assert torch.equal(values.grad, torch.where(result == 0, 0.0, 2.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.rand(4, 3, 5, 7) + 1,
+        lambda: (torch.rand(4, 3, 5, 7) + 1).to(memory_format=torch.channels_last),
+        lambda: (torch.rand(9, 14) + 1)[1::2, ::3],
+        lambda: (torch.rand(5, 1) + 1).expand(5, 6),
+        lambda: torch.rand(()) + 1,
+        lambda: torch.rand(0, 4) + 1,
+    ],
+    ids=["dense", "channels last", "gaps", "expanded", "scalar", "empty"],
+)
+def test_shape_type_and_layout_are_those_of_torchs_own(make, dtype):
+    values = make().to(dtype)
+    torch.manual_seed(1)
+    ours, torchs = Dropout(0.5)(values), nn.Dropout(0.5)(values)
+    assert (ours.shape, ours.dtype, ours.stride()) == (torchs.shape, torchs.dtype, torchs.stride())
+    assert torch.equal(torch.where(ours == 0, ours, 2 * values), ours)
+
+
+def test_an_expanded_value_is_left_out_place_by_place():
+    torch.manual_seed(2)
+    assert len(Dropout(0.5)(torch.ones(1, 1).expand(1, 100)).unique()) == 2
+
+
+def test_the_same_seed_leaves_out_the_same_values():
+    first, second = (torch.manual_seed(3) and Dropout(0.3)(torch.ones(1001)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(second, Dropout(0.3)(torch.ones(1001)))
+
+
+def test_nothing_is_left_out_when_scoring_or_where_none_is_asked_for():
+    values = torch.randn(5, 6)
+    assert torch.equal(Dropout(0.3).eval()(values), values)
+    assert torch.equal(Dropout(0.0)(values), values)
+    assert not Dropout(1.0)(values).any()
