@@ -53,14 +53,15 @@ def experiment(options: argparse.Namespace, folder: Path) -> None:
     precision = training.choose_precision(state.options.get("precision", "auto"), device)
     machine = {"device": device.type, "precision": precision}
     networks = recipe.trainings(state.options.get("seeds", 1))
-    state.plan({network.run_name: {**network.settings, "machine": machine} for network in networks})
+    print(f"{recipe.name}: {recipe.title}, on {device.type} in {precision}, into {folder}")
+    dataset = data.load(options.data_dir).to(device)
+    common = {"machine": machine, "data": {"training data": dataset.digest()}}
+    state.plan({network.run_name: {**network.settings, **common} for network in networks})
     if state.is_finished():
         print(f"this run is finished: {folder}")
         print(report.results_table(json.loads((folder / "metrics.json").read_text())))
         return
 
-    print(f"{recipe.name}: {recipe.title}, on {device.type} in {precision}, into {folder}")
-    dataset = data.load(options.data_dir).to(device)
     state.start()
     try:
         trained: dict[str, list[Trained]] = {}
@@ -90,7 +91,8 @@ def train(network: Network, learner: "Learner", dataset: "FashionMNIST", state: 
     checkpoints = state.checkpoints(network.run_name)
     progress = training.resume(learner, checkpoints) if state.resume else training.Progress()
     done = len(progress.history)
-    print(f"{network.title}, seed {config.seed}" + (f", from epoch {done + 1}" if done else ""))
+    where = ", trained already" if done >= config.epochs else f", from epoch {done + 1}" if done else ""
+    print(f"{network.title}, seed {config.seed}{where}")
     progress = training.fit(learner, images, labels, split, config, checkpoints, progress)
     training.select(learner, progress)
     if progress.selected:

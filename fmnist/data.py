@@ -55,6 +55,12 @@ class FashionMNIST(NamedTuple):
         """Return the same data set with its tensors on `device`."""
         return FashionMNIST(*(tensor.to(device) for tensor in self[:4]), self.source)
 
+    def digest(self) -> str:
+        """Return the first digits of the SHA-256 of the training images and labels, in their order."""
+        content = hashlib.sha256(self.train_images.cpu().numpy().tobytes())
+        content.update(self.train_labels.cpu().numpy().tobytes())
+        return content.hexdigest()[:16]
+
 
 class Unavailable(Exception):
     """A source of the data set does not have it; the message says why."""

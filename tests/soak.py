@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ EXPERIMENTS = {
 }
 STEPS = {"classic": 10, "numpy": 18, "batchnorm": 7}  # an epoch's, of each of their networks
 TIMES = {"seconds", "images_per_second", "training_seconds", "seconds_per_epoch"}
+
+
+def epochs_of(name: str) -> int:
+    """How long an experiment trains each network."""
+    return int(EXPERIMENTS[name][EXPERIMENTS[name].index("--epochs") + 1])
 
 
 class Bench:
@@ -133,16 +139,22 @@ def _ran_to_its_end(bench: Bench, name: str, output: Path, seconds: float | None
         done = child.finish(process)
     assert done.returncode in (0, -9), (done.returncode, done.stderr)
     assert "warning" not in done.stdout, done.stdout  # a kill damages no checkpoint
-    _check_nothing_lost(name, saved, done.stdout)
-    return done.returncode == 0
+    ended = done.returncode == 0
+    _check_nothing_lost(name, saved, done.stdout, ended and "this run is finished" not in done.stdout)
+    return ended
 
 
-def _check_nothing_lost(name: str, saved: dict[str, int], stdout: str) -> None:
-    """Each training that the run has come to goes on from its newest checkpoint."""
+def _check_nothing_lost(name: str, saved: dict[str, int], stdout: str, whole: bool) -> None:
+    """Each training that the run has come to, all of them in a `whole` one, goes on from its newest checkpoint."""
+    chosen = [words[1] for words in pairwise(EXPERIMENTS[name]) if words[0] == "--models"]
     for network in RECIPES[EXPERIMENTS[name][0]].networks:
-        line = rf"^{re.escape(network.title)}, seed 0(?:, from epoch (\d+))?$"
-        if said := re.search(line, stdout, re.MULTILINE):
-            assert int(said[1] or 1) == saved.get(network.run_name, 0) + 1, (said[0], saved)
+        line = rf"^{re.escape(network.title)}, seed 0(?:, from epoch (\d+)|, (trained already))?$"
+        said = re.search(line, stdout, re.MULTILINE)
+        if said:
+            done = epochs_of(name) if said[2] else int(said[1] or 1) - 1
+            assert done == saved.get(network.run_name, 0), (said[0], saved)
+        elif whole and (not chosen or network.name in chosen):
+            raise AssertionError(f"{network.title} is not named in: {stdout}")
 
 
 # Interruptions at chosen moments, for the tests

@@ -14,8 +14,8 @@ import torch
 
 from fmnist import checkpoints
 from fmnist.errors import Refused
-from tests import child, forks
-from tests.soak import AT_STEP, MOMENTS, ends_as_unbroken, epochs_saved, kept, resumed, saving, soak
+from tests import child, forks, tiny
+from tests.soak import AT_STEP, MADE, MOMENTS, ends_as_unbroken, epochs_saved, kept, resumed, saving, soak
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +163,16 @@ def test_resume_with_other_settings(more, words, bench, output):
     assert child.snapshot(output) == before
 
 
+@pytest.mark.fault(17, "resume with another learning rate, batch size or network")
+def test_resume_on_other_data(bench, output, tmp_path):
+    """The same images in another order: the split would hold out others, and epochs to come learn from those."""
+    other = tiny.write_csv(MADE._replace(train_images=MADE.train_images[::-1]), tmp_path / "csv")
+    before = child.snapshot(output)
+    line = child.only_line(resumed(bench, output, "--data-dir", other), 2)
+    assert "ffn-seed0 cannot be resumed with other settings: training data was" in line
+    assert child.snapshot(output) == before
+
+
 @pytest.mark.fault(18, "resume of a finished run")
 def test_resume_of_a_finished_run_changes_nothing(bench):
     bench.unbroken("classic")
@@ -188,6 +198,7 @@ def test_resume_of_a_finished_run_whose_numbers_are_lost_writes_them_again(damag
         path.unlink()
     done = resumed(bench, output)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained already") == 2
     ends_as_unbroken(bench, output)
 
 

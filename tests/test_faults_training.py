@@ -15,7 +15,19 @@ import pytest
 
 from fmnist import checkpoints
 from tests import child, forks
-from tests.soak import AT_STEP, EXPERIMENTS, STEPS, Bench, difference, ends_as_unbroken, kept, outcome, resumed, saving
+from tests.soak import (
+    AT_STEP,
+    EXPERIMENTS,
+    STEPS,
+    Bench,
+    difference,
+    ends_as_unbroken,
+    epochs_of,
+    kept,
+    outcome,
+    resumed,
+    saving,
+)
 
 # A stop and a resume
 
@@ -24,7 +36,7 @@ from tests.soak import AT_STEP, EXPERIMENTS, STEPS, Bench, difference, ends_as_u
 @pytest.mark.parametrize("name", ["classic", "batchnorm"])
 def test_k_epochs_a_stop_and_the_rest_are_n_epochs(name, bench, tmp_path):
     bench.run(name, tmp_path, "--epochs", "2")
-    done = bench.run(name, tmp_path, "--resume", "--epochs", EXPERIMENTS[name][EXPERIMENTS[name].index("--epochs") + 1])
+    done = bench.run(name, tmp_path, "--resume", "--epochs", str(epochs_of(name)))
     assert "from epoch 3" in done.stdout
     ours, unbroken = outcome(tmp_path), bench.unbroken(name)
     assert {"optimizer", "schedule", "model"} <= next(unbroken[key] for key in unbroken if key.startswith("ffn-seed0"))[
