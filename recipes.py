@@ -378,6 +378,8 @@ def with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     for name, value in options.items():
         if name in TAKES or name in TRAINING_OPTIONS:
             networks = _changed(recipe, networks, name, value)
+        if name in ("device", "precision") and value not in ("auto", "cpu", "fp32") and networks:
+            _check_not_numpy_alone(networks, f"--{name} {value}")
     changed = {name: value for name, value in options.items() if name not in ("models", "seeds", "seed", "device")}
     asked = ", ".join(f"{name} {value}" for name, value in changed.items())
     notes = (f"With {asked} of your own: what is published was measured with the recipe's.",) if asked else ()
@@ -390,7 +392,16 @@ def _chosen(recipe: Recipe, names: list[str] | None) -> tuple[Network, ...]:
     if unknown:
         there = f"it has {', '.join(known)}" if known else "it trains none"
         raise Refused(f"--models {' '.join(unknown)}: not a network of {recipe.name}; {there}")
-    return tuple(network for network in recipe.networks if names is None or network.name in names)
+    chosen = tuple(network for network in recipe.networks if names is None or network.name in names)
+    # Where its partner is left out, a network is compared with another one, and its change alone explains no gain.
+    pairs = set(replace(recipe, networks=chosen).pairs) - set(recipe.pairs)
+    estranged = [name for _, name in pairs]
+    return tuple(replace(network, change="") if network.name in estranged else network for network in chosen)
+
+
+def _check_not_numpy_alone(networks: tuple[Network, ...], option: str) -> None:
+    if all(network.kind == "NumpyFFN" for network in networks):
+        raise Refused(f"{option}: the network written in NumPy computes on the CPU, in its own precision; leave it out")
 
 
 def _changed(recipe: Recipe, networks: tuple[Network, ...], name: str, value: Any) -> tuple[Network, ...]:

@@ -31,7 +31,7 @@ def refusal(name: str, **options) -> str:
 
 
 def test_the_recipes_and_their_networks():
-    assert {name: list(by_name(recipe)) for name, recipe in RECIPES.items() if name != "record"} == {
+    assert {name: list(by_name(recipe)) for name, recipe in RECIPES.items()} == {
         "classic": ["ffn", "cnn"],
         "speedrun": ["ffn", "cnn"],
         "batchnorm": ["ffn", "cnn"],
@@ -180,6 +180,20 @@ def test_models_chooses_and_keeps_the_recipes_order():
     assert list(by_name(with_options(RECIPES["evolution"], {"models": ["v3", "v0"]}))) == ["v0", "v3"]
 
 
+def test_a_change_is_told_only_beside_what_it_changed():
+    def told(recipe, *names):
+        return [
+            name
+            for name, network in by_name(with_options(RECIPES[recipe], {"models": names})).items()
+            if network.change
+        ]
+
+    assert told("evolution", "v0", "v1", "v3") == ["v0", "v1"]  # v3 against v1 is two changes
+    assert told("evolution", "v2", "v3") == ["v2", "v3"]
+    assert told("choices", "leaky_relu", "sgd") == ["leaky_relu"]
+    assert told("choices", "relu", "sgd") == ["sgd"]
+
+
 def test_options_of_ones_own_are_noted_beside_what_is_published():
     (note,) = with_options(RECIPES["classic"], {"epochs": 2, "seed": 3, "device": "cpu"}).notes
     assert "epochs 2" in note
@@ -205,6 +219,8 @@ def test_options_of_ones_own_are_noted_beside_what_is_published():
         ("classic", {"models": ["ffn"], "kernel_size": 5}, ["--kernel-size", "classic"]),
         ("classic", {"kernels": [8] * 5}, ["cnn", "shrink to nothing", "--kernels"]),
         ("resnet", {"models": ["resnet18"], "dropout": 0.1}, ["--dropout", "resnet"]),
+        ("evolution", {"models": ["v0"], "precision": "bf16"}, ["--precision bf16", "NumPy"]),
+        ("evolution", {"models": ["v0"], "device": "cuda"}, ["--device cuda", "NumPy"]),
     ],
 )
 def test_an_option_that_a_recipe_cannot_honour_is_refused(name, options, words):
