@@ -53,7 +53,7 @@ def load(path: Path, *keys: str) -> dict[str, Any]:
         # A damaged archive makes torch raise whatever its reader stumbled over: RuntimeError, EOFError, KeyError ...
         raise Damaged(f"{path} is damaged ({type(error).__name__})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or set(keys) - content.keys():
-        raise Damaged(f"{path} was not written by this program")
+        raise Damaged(f"{path} was not written by this version of the program")
     return content
 
 

@@ -10,9 +10,9 @@ class Dropout(nn.Dropout):
     """nn.Dropout that on a CPU draws 64 bits for four values, not for one.
 
     The same function of other draws: a value is left out with probability `p`, rounded to 1/65,536, and what is kept is
-    scaled up by exactly as much. torch draws value by value, on one thread, wherever it does not use Intel's library: of
-    a step of `evolution`'s v3, whose maps are dropped out too, that took a tenth (7 pairs in turns: 1.10 times as long,
-    1.03 to 1.17; 2 threads of an AMD EPYC, torch 2.15).
+    scaled up for that very share. torch draws value by value, on one thread, wherever it does not use Intel's library:
+    a step of `evolution`'s v3, whose maps are dropped out too, took 1.10 times as long that way (1.03 to 1.17; 7 pairs
+    in turns, 2 threads of an AMD EPYC, torch 2.15).
     """
 
     def forward(self, values: Tensor) -> Tensor:  # of any shape

@@ -179,7 +179,7 @@ def fit(
         batches = make_batches(learnt, config.batch_size)
         losses, right = torch.zeros(len(batches), device=images.device), 0
         for step, batch in enumerate(tqdm(batches, f"epoch {epoch}", leave=False, disable=None)):
-            # images[batch] wakes all of torch's threads for a copy of 50 KB; NumPy's then find no core to run on.
+            # images[batch] wakes all of torch's threads, even for 16 images; NumPy's then find no core to run on.
             losses[step], correct = learner.step(images.index_select(0, batch), labels[batch])
             right += correct
         seconds = time.perf_counter() - started
