@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
 
 from fmnist.drawing import BLUE, GREY, INK, MARKERS, VERMILION, colours, legend_below, sheet, spread
 
@@ -123,6 +123,6 @@ def cost_growth(
                 axes.plot(along[[0, -1]], cost[[0, -1]], **line)
                 axes.plot(along, cost, color=colour, marker="o", label="measured")
                 axes.set(xlabel=what, ylabel=unit, ylim=(0, cost.max() * 1.15 or 1))
-                axes.xaxis.set_major_locator(MaxNLocator(5))
+                axes.set_xticks(along, [f"{value:,g}" for value in along])
         panels[0, 0].legend(loc="lower right")
     return figure
