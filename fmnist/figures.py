@@ -146,6 +146,8 @@ def model_comparison(
             known = {"test": test_accuracies.get(name), "published": published.get(name)}
             scores = [f"{word} {value:.2%}" for word, value in known.items() if value is not None]
             handles.append(_line(palette[name], ", ".join([(titles or {}).get(name, name), *scores])))
+        if _rings(histories):
+            handles.append(Line2D([], [], color=GREY, label="best epoch", **RING))
         legend_below(figure, handles)
     return figure
 
@@ -213,12 +215,16 @@ def _whole_numbers(axes: Axes) -> None:
         axes.set_xlim(0.5, 1.5)
 
 
+def _rings(histories: Histories) -> bool:
+    return any(epoch.get("best") for history in histories.values() for epoch in history)
+
+
 def _kinds(histories: Histories, key: str) -> dict[str, dict[str, Any]]:
     """The kinds of line in a figure whose dashed curves show `key`, and how the legend draws them."""
     kinds: dict[str, dict[str, Any]] = {"training": {}}
     if _has(histories, key):
         kinds["validation"] = {"linestyle": VALIDATION}
-    if any(epoch.get("best") for history in histories.values() for epoch in history):
+    if _rings(histories):
         kinds["best epoch"] = RING
     return kinds
 

@@ -125,8 +125,10 @@ def _spread(models: Mapping[str, Any]) -> dict[str, list[float]]:
 
 def _costs(models: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What `comparison_figures.cost_scatter` draws: a row per network, with the seconds of its average epoch."""
-    keys = ("title", "test_accuracy", "parameters", "multiply_adds")
+    keys = ("title", "parameters", "multiply_adds")
+    measured = {name: model.get("mean", model) for name, model in models.items()}
     return [
-        {"name": name, "seconds": model["seconds_per_epoch"]} | {key: model[key] for key in keys}
+        {"name": name, "seconds": measured[name]["seconds_per_epoch"], "test_accuracy": measured[name]["test_accuracy"]}
+        | {key: model[key] for key in keys}
         for name, model in models.items()
     ]

@@ -55,6 +55,10 @@ def _points(difference: float) -> str:
     return f"{100 * difference:+.2f}"
 
 
+def _epoch(number: float) -> str:
+    return f"{number:,.0f}" if number == round(number) else f"{number:,.1f}"  # a mean
+
+
 MEASURES = (
     Measure("parameters", "Parameters", "{:,.0f}".format),
     Measure("multiply_adds", "Multiply-adds", "{:,.0f}".format, if_asked=True),
@@ -63,7 +67,7 @@ MEASURES = (
     Measure("mean_accuracy", "Mean %", _percent),
     Measure("test_loss", "Test loss", "{:.4f}".format),
     Measure("train_loss", "Train loss", "{:.4f}".format, if_published=True),
-    Measure("best_epoch", "Epoch", "{:.2g}".format),
+    Measure("best_epoch", "Epoch", _epoch),
     Measure("seconds_per_epoch", "Seconds/epoch", "{:,.1f}".format, if_asked=True),
     Measure("training_seconds", "Seconds", "{:,.1f}".format),
 )

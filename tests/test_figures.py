@@ -122,6 +122,7 @@ def test_a_ring_stands_around_the_epoch_whose_weights_are_scored(tmp_path):
     assert (ring.get_ydata()[0], star.get_ydata()[0]) == (0.9, 0.88)
     assert {"training", "validation", "best epoch", "test"} <= set(texts(accuracy))
     panels = figures.model_comparison(tmp_path / "m.png", {"v1": rows, "v2": history(2)}, {}).axes
+    assert "best epoch" in texts(panels[0].figure)
     assert [len(axes.lines) for axes in panels] == [2, 2, 2, 2]  # both networks; one validated, and ringed
     assert all(line.get_mfc() == "none" for line in (loss.lines[-1], ring, panels[1].lines[-1], panels[3].lines[-1]))
 
