@@ -20,9 +20,7 @@ class TrainConfig:
     optimizer: str = "adam"  # one of OPTIMIZERS
     momentum: float = 0.0  # SGD only
     weight_decay: float = 0.0
-    schedule: str = (
-        "constant"  # one of SCHEDULES; "plateau" cuts by ten after three epochs without a better loss and one more
-    )
+    schedule: str = "constant"  # one of SCHEDULES; "plateau" cuts by ten in the fourth epoch without a better loss
     warmup: float = 0.3  # share of the steps before the peak; one-cycle only
     freeze_after: int = 0  # epochs after which the first layer learns no more, which saves its backward pass; 0: never
     label_smoothing: float = 0.0  # share of the target spread over all classes

@@ -33,13 +33,8 @@ from fmnist.drawing import (
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]  # network name -> the dict of numbers of each epoch
 VALIDATION = (0, (4, 2))  # the dashes of everything measured on held-out images
-RING = {
-    "marker": "o",
-    "ms": 13,
-    "mfc": "none",
-    "mew": 1.6,
-    "linestyle": "",
-}  # around the epoch whose weights are scored
+# Around the epoch whose weights are scored.
+RING = {"marker": "o", "ms": 13, "mfc": "none", "mew": 1.6, "linestyle": ""}
 STAR = {"marker": "*", "linestyle": ""}  # what was measured on the test images
 
 CELL_WIDTH, CELL_HEIGHT = 1.62, 1.46  # inches for an image of a gallery and the words below it
