@@ -158,6 +158,7 @@ BATCHNORM = Recipe(
     name="batchnorm",
     title="deeper, normalised networks",
     summary="five linear layers against three convolutions, both with batch norm and a falling learning rate",
+    figures=("layers",),
     networks=(
         Network(
             name="ffn",
