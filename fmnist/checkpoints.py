@@ -1,6 +1,7 @@
 """What a run keeps on disk: the weights that others load, and the checkpoints that a stopped run goes on from."""
 
 import io
+import itertools
 import json
 import pickle
 import re
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fmnist.config import LENGTH_MATTERS
+from fmnist.config import LENGTH_MATTERS, TrainConfig
 from fmnist.errors import Refused
 from fmnist.files import whole_file
 
@@ -193,11 +194,18 @@ class RunState:
             content = newest(checkpoint_paths(self.folder), log)
             if content is None:
                 raise Refused(f"--resume: there is no checkpoint in {self.folder}; leave it out to start anew")
-            seed = content["options"].get("seed", options.get("seed"))
-            if options.get("seed") != seed and "seed" in options:
-                raise Refused(f"--seed {options['seed']}: the run that is to be resumed has {seed}; leave --seed out")
+            self._refuse_other_trainings(content["options"], options)
             options = {**content["options"], **options}
         self.options = options
+
+    @staticmethod
+    def _refuse_other_trainings(begun: dict[str, Any], asked: dict[str, Any]) -> None:
+        """Raise Refused if other networks or seeds are asked for than were begun: they would start from nothing."""
+        for name, usual in (("seed", TrainConfig.seed), ("models", "all of them")):
+            there = begun.get(name, usual)
+            if asked.get(name, there) != there:
+                wish, own = (" ".join(value) if isinstance(value, list) else value for value in (asked[name], there))
+                raise Refused(f"--{name} {wish}: the run that is to be resumed has {own}; leave --{name} out")
 
     def start(self, log: Callable[[str], None] = print) -> None:
         """Make room for a new run, or let one that is resumed count as unfinished again."""
@@ -205,10 +213,10 @@ class RunState:
             (self.folder / self.FINISHED).unlink(missing_ok=True)
             return
         if checkpoint_paths(self.folder) and not (self.folder / self.FINISHED).exists():
-            aside = self.folder.with_name("checkpoints.unfinished")
-            shutil.rmtree(aside, ignore_errors=True)
+            names = (self.folder.with_name(f"checkpoints.unfinished{n or ''}") for n in itertools.count())
+            aside = next(path for path in names if not path.exists())
             self.folder.replace(aside)
-            log(f"an unfinished run stood here: its checkpoints are kept in {aside}")
+            log(f"an unfinished run stood here: its checkpoints are kept in {aside}; named checkpoints, they resume")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def plan(self, settings: dict[str, dict]) -> None:

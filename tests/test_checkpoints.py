@@ -20,8 +20,8 @@ CONFIG = {
 }
 
 
-def kept(folder, config=CONFIG, name="ffn-seed0") -> Checkpoints:
-    return Checkpoints(folder, name, config, {"epochs": 5})
+def kept(folder, config=CONFIG, name="ffn-seed0", options=None) -> Checkpoints:
+    return Checkpoints(folder, name, config, {"epochs": 5} if options is None else options)
 
 
 def fill(folder, epochs=(0, 1, 2), **settings) -> Checkpoints:
@@ -131,7 +131,14 @@ def run_state(folder, resume=False, options=None, settings=None) -> RunState:
 def test_options_are_remembered_and_may_be_added_to(tmp_path):
     fill(tmp_path / "checkpoints")
     assert run_state(tmp_path, True).options == {"epochs": 5}
-    assert run_state(tmp_path, True, {"epochs": 7, "seed": 1}).options == {"epochs": 7, "seed": 1}
+    assert run_state(tmp_path, True, {"epochs": 7, "seed": 0}).options == {"epochs": 7, "seed": 0}
+
+
+@pytest.mark.parametrize(("begun", "asked"), [({}, {"seed": 1}), ({"seed": 2}, {"seed": 0}), ({}, {"models": ["cnn"]})])
+def test_trainings_that_were_never_begun_are_not_started_by_resuming(begun, asked, tmp_path):
+    fill(tmp_path / "checkpoints", options=begun)
+    with pytest.raises(Refused, match=f"--{next(iter(asked))} .*the run that is to be resumed has"):
+        run_state(tmp_path, True, asked)
 
 
 def test_a_new_run_sets_an_unfinished_one_aside_and_drops_a_finished_one(tmp_path):
@@ -148,6 +155,14 @@ def test_a_new_run_sets_an_unfinished_one_aside_and_drops_a_finished_one(tmp_pat
     assert not (tmp_path / "checkpoints").exists()
     assert len(said) == 1
     assert len(list((tmp_path / "checkpoints.unfinished").glob("*.pt"))) == 2
+
+
+def test_a_second_unfinished_run_does_not_cost_the_first(tmp_path):
+    for epochs in ([0, 1, 2], [0]):
+        fill(tmp_path / "checkpoints", epochs)
+        run_state(tmp_path).start(log=lambda _: None)
+    aside = [tmp_path / "checkpoints.unfinished", tmp_path / "checkpoints.unfinished1"]
+    assert [len(list(folder.glob("*.pt"))) for folder in aside] == [2, 1]
 
 
 def test_a_finished_run_that_is_taken_further_is_unfinished_again(tmp_path):
