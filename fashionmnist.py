@@ -174,7 +174,10 @@ def how_to_resume(options: argparse.Namespace) -> str:
     """The command that goes on with a run started with `options`."""
     folders = (("--data-dir", options.data_dir, "data"), ("--output-dir", options.output_dir, "outputs"))
     elsewhere = [word for option, folder, usual in folders if folder != HERE / usual for word in (option, str(folder))]
-    return shlex.join(["python", "fashionmnist.py", options.recipe, "--resume", *elsewhere])
+    # The checkpoints remember what the run was begun with, but not yet what it was resumed with.
+    values = {name: value if isinstance(value, list) else [value] for name, value in asked_for(options).items()}
+    asked = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", *map(str, value))]
+    return shlex.join(["python", "fashionmnist.py", options.recipe, "--resume", *elsewhere, *asked])
 
 
 if __name__ == "__main__":

@@ -128,6 +128,18 @@ def goes_on_as_advised(bench: Bench, done, output: Path) -> None:
     ends_as_unbroken(bench, output)
 
 
+def test_the_advice_holds_what_the_run_was_resumed_with(bench, tmp_path):
+    """A stop before any checkpoint knows of it: without the words, the advised command would end at two epochs."""
+    bench.run("classic", tmp_path, "--epochs", "2")
+    settings = bench.settings("classic", tmp_path, "--resume", "--epochs", "4", patches=(AT_STEP.format(step=3),))
+    with forks.started(**settings) as process:
+        child.wait_for(process, "in a step")
+        process.send_signal(signal.SIGINT)
+        done = child.finish(process)
+    assert {"--resume", "--epochs", "4"} <= set(advised(done.stderr))
+    goes_on_as_advised(bench, done, tmp_path)
+
+
 EVALUATING = "evaluation.log_probabilities = lambda *_: here('evaluating')"
 
 

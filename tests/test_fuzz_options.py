@@ -7,6 +7,7 @@ Several hundred examples of each kind, the same at every run; more of them searc
 
 import contextlib
 import io
+import shlex
 
 from hypothesis import strategies as st
 
@@ -49,7 +50,8 @@ def test_command_lines(fuzz):
         if not wide:  # NumPy has no shapes without numbers
             recipe.checked()
         recipe.trainings(min(asked.get("seeds", 1), 3))
-        assert fashionmnist.how_to_resume(options)
+        again = fashionmnist.parse_arguments(shlex.split(fashionmnist.how_to_resume(options))[2:])
+        assert vars(again) == {**vars(options), "resume": True, "list": False}
 
     with contextlib.redirect_stdout(io.StringIO()):
         fuzz(700, command_lines(), check)
