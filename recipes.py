@@ -104,6 +104,7 @@ class Recipe:
     columns: tuple[str, ...] = ()  # of the results table, besides those of every recipe: keys of metrics.json
     compared_with: str = "previous"  # what each network is compared with: the "previous" one, or always the "first"
     notes: tuple[str, ...] = ()  # printed below the results
+    findings: tuple[str, ...] = ()  # of whole runs; printed too, unless options have made it another experiment
 
     def checked(self) -> "Recipe":
         """Return this recipe. Raises Refused, in words, if the settings of one of its networks make none."""
@@ -209,7 +210,7 @@ RESNET = Recipe(
             published={"test_accuracy": 0.8947, "train_loss": 0.1571},
         ),
     ),
-    notes=(
+    findings=(
         "ResNet-18 comes to a lower training loss than published, and to a lower test accuracy: at a constant rate it "
         "overfits.",
     ),
@@ -226,8 +227,8 @@ EVOLUTION = Recipe(
     summary="four versions, each with one idea more than the one before",
     figures=("gains", "steps"),
     compares=("dropout",),
-    notes=(
-        "v0 learns by the squared error; its losses are the cross-entropy of its outputs, for comparison.",
+    notes=("v0 learns by the squared error; its losses are the cross-entropy of its outputs, for comparison.",),
+    findings=(
         "v1 to v3 overfit at a constant rate, so that it matters which epoch is scored: here the best on validation "
         "images. Which it was for the published figures, and what chose it, is not known.",
     ),
@@ -348,9 +349,10 @@ SPEEDRUN = Recipe(
             published={"parameters": 421_642, "test_accuracy": 0.9147},
         ),
     ),
-    notes=(
-        "Published of the same networks, with dropout and more epochs. The number of epochs, batch size, rate, dropout "
-        "and when the first layer is frozen were chosen on validation images alone.",
+    notes=("Published of the same networks, with dropout and more epochs.",),
+    findings=(
+        "The number of epochs, batch size, rate, dropout and when the first layer is frozen were chosen on validation "
+        "images alone.",
     ),
 )
 
@@ -387,8 +389,9 @@ def with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
             _check_not_numpy_alone(networks, f"--{name} {value}")
     changed = {name: value for name, value in options.items() if name not in ("models", "seeds", "seed", "device")}
     asked = ", ".join(f"{name} {value}" for name, value in changed.items())
-    notes = (f"With {asked} of your own: what is published was measured with the recipe's.",) if asked else ()
-    return replace(recipe, networks=networks, notes=(*recipe.notes, *notes))
+    own = (f"With {asked} of your own: what is published was measured with the recipe's.",) if asked else ()
+    findings = () if asked or options.get("models") else recipe.findings
+    return replace(recipe, networks=networks, notes=(*recipe.notes, *findings, *own))
 
 
 def _chosen(recipe: Recipe, names: list[str] | None) -> tuple[Network, ...]:
@@ -462,6 +465,7 @@ def listing() -> str:
             if network.name in measured:
                 told += "   measured " + _percent(measured[network.name].get("mean", measured[network.name]))
             lines.append(f"{'':<10}   {network.name:<12} {told}")
+        lines += [f"{'':<10}   {note}" for note in recipe.notes]
     return "\n".join(lines)
 
 

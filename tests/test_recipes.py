@@ -201,6 +201,14 @@ def test_options_of_ones_own_are_noted_beside_what_is_published():
     assert with_options(RECIPES["classic"], {"seed": 3, "models": ["cnn"]}).notes == ()
 
 
+@pytest.mark.parametrize("options", [{"epochs": 1}, {"models": ["v0"]}])
+def test_what_whole_runs_have_found_is_not_said_of_another_experiment(options):
+    recipe = RECIPES["evolution"]
+    assert recipe.findings
+    assert set(recipe.findings) <= set(with_options(recipe, {"seed": 3}).notes)
+    assert not set(recipe.findings) & set(with_options(recipe, options).notes)
+
+
 # Options refused
 
 
