@@ -48,27 +48,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise Refused(f"{weights} holds the network {content['model']}, not {name}; change --model or --weights")
     model = recipes.rebuild(content, weights)
     sample = read_sample(options)
-    with locked(options.output_dir / options.recipe) as folder:
+    own = content["recipe"] if content["recipe"] in list(recipes.RECIPES) else "classic"
+    with locked(options.output_dir / (options.recipe or own)) as folder:
         pictures = draw(model, content["model"], sample, folder, options.layer)
     print(f"{', '.join(path.name for _, path in pictures)} are in {folder}")
 
 
 def choose_weights(options: argparse.Namespace) -> tuple[str | None, Path]:
     """Return the network's name, None if the weights will tell, and the file that holds its weights."""
-    networks = {network.name: network for network in recipes.RECIPES[options.recipe].networks}
-    convolutional = [name for name, network in networks.items() if network.is_convolutional]
     if options.weights:
         return options.model, options.weights
+    recipe = options.recipe or "classic"
+    networks = {network.name: network for network in recipes.RECIPES[recipe].networks}
+    convolutional = [name for name, network in networks.items() if network.is_convolutional]
     if options.model and options.model not in networks:
-        raise Refused(f"--model {options.model}: {options.recipe} has {', '.join(networks) or 'no network'}")
+        raise Refused(f"--model {options.model}: {recipe} has {', '.join(networks) or 'no network'}")
     if not convolutional:
-        raise Refused(f"{options.recipe} trains no convolutional network; name another recipe")
+        raise Refused(f"{recipe} trains no convolutional network; name another recipe")
     name = options.model or convolutional[0]
     if name not in convolutional:
         raise Refused(f"--model {name}: it has no convolution to draw; {', '.join(convolutional)} of this recipe has")
-    weights = options.output_dir / options.recipe / f"{name}.pth"
+    weights = options.output_dir / recipe / f"{name}.pth"
     if not weights.exists():
-        raise Refused(f"{weights} is not there; train it first: python fashionmnist.py {options.recipe}")
+        raise Refused(f"{weights} is not there; train it first: python fashionmnist.py {recipe}")
     return name, weights
 
 
@@ -152,7 +154,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line. Raises Refused, naming the option, for what cannot be."""
     parser = Parser(prog="kernel_vis.py", description="Show what a trained CNN has learnt.")
     add = parser.add_argument
-    add("recipe", nargs="?", default="classic", choices=recipes.RECIPES, help="whose network to show [classic]")
+    usual = "whose network to show [classic, or what --weights belong to]"
+    add("recipe", nargs="?", choices=recipes.RECIPES, help=usual)
     add("--model", metavar="NAME", help="which of its networks [its first convolutional one]")
     add("--weights", type=Path, metavar="PATH", help="read these weights [NAME.pth of the recipe's last run]")
     sample = parser.add_mutually_exclusive_group()

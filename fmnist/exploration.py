@@ -61,6 +61,15 @@ def statistics(found: Exploration) -> dict[str, Any]:
     return {"pixel mean": found.mean, "pixel deviation": found.deviation, "classes": rows}
 
 
+def drawn(found: Exploration) -> dict[str, Any]:
+    """Put the rest of what is drawn into numbers: pixels of each grey level, mean images, their correlations."""
+    return {
+        "pixel_histogram": found.histogram,
+        "class_means": found.mean_images.round(2).reshape(len(CLASSES), -1),
+        "look_alikes": found.similarity,
+    }
+
+
 def _mean_image(images: np.ndarray) -> np.ndarray:
     """The mean of uint8 [N, 28, 28]; black if there are none."""
     return images.mean(axis=0) if len(images) else np.zeros((28, 28))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fmnist.evaluation import Evaluation, compare, mean_and_deviation, scores
-from fmnist.exploration import Exploration, statistics
+from fmnist.exploration import Exploration, drawn, statistics
 from fmnist.training import best_epoch
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
@@ -61,7 +61,7 @@ def collect(
         **machine,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "data": {"source": source},
+        "data": {"source": source, **(drawn(found) if found else {})},
         **({"statistics": statistics(found)} if found else {}),
         "models": {name: _model(runs) for name, runs in trained.items()},
         "best": best_on_validation(trained),

@@ -14,7 +14,7 @@ from PIL import Image
 import kernel_vis
 import recipes
 from fmnist import data
-from fmnist.checkpoints import load_weights
+from fmnist.checkpoints import load_weights, save_weights
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +92,16 @@ def test_kernel_vis_draws_a_photograph(classic):
     assert all(is_picture(classic / name) for name in (*LAYERS, "photograph.png"))
 
 
+@pytest.mark.parametrize(("named", "folder"), [([], "resnet"), (["choices"], "choices")])
+def test_kernel_vis_draws_into_the_folder_of_the_recipe_that_the_weights_are_of(named, folder, run_here, tmp_path):
+    network = next(network for network in recipes.RESNET.networks if network.name == "cnn")
+    save_weights(tmp_path, network, "resnet", network.build().state_dict())
+    words = [*named, "--weights", tmp_path / "cnn.pth", "--image", PHOTOGRAPH, "--output-dir", tmp_path / "out"]
+    done = run_here(words, main=kernel_vis.main)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [folder]
+
+
 def test_networks_of_the_users_own(run_here, csv_folder, tmp_path):
     options = ["--hidden", "64", "32", "--kernels", "8", "16", "12", "--kernel-size", "5", "--pool", "avg"]
     options += ["--epochs", "1", "--batch-size", "50", "--lr", "3e-3", "--seed", "7", "--validation", "0.1"]
@@ -156,6 +166,10 @@ def test_explore_trains_nothing(run_here, csv_folder, tmp_path):
     assert metrics["models"] == {}
     assert [row["training images"] for row in metrics["statistics"]["classes"]] == [60] * 10
     assert len(list((tmp_path / "explore").glob("*.png"))) == 6
+    assert sum(metrics["data"]["pixel_histogram"]) == 600 * 28 * 28
+    assert np.diag(metrics["data"]["look_alikes"]) == pytest.approx(1)
+    means = np.array(metrics["data"]["class_means"]).mean(axis=1) / 255
+    assert means == pytest.approx([row["pixel mean"] for row in metrics["statistics"]["classes"]], abs=1e-4)
 
 
 def test_several_seeds_give_mean_and_deviation(run_here, csv_folder, tmp_path):
