@@ -17,16 +17,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
+import kernel_vis
 import recipes
-from fmnist import checkpoints, comparison_figures, data, evaluation, metrics, pictures, training
+from fmnist import checkpoints, comparison_figures, data, evaluation, metrics, pictures, report, training
 
 ROOT = Path(__file__).parents[1]
 PAIRS = 5
@@ -82,8 +85,8 @@ def plain_loop(name: str, root: Path, steps: int) -> float:
 
 def train_our_way(
     network: recipes.Network, dataset: data.FashionMNIST, count: int, precision: str
-) -> tuple[nn.Module, float]:
-    """Train on so many images by `training.fit`, checkpoint and all; return the network, and images per second."""
+) -> tuple[training.Learner, float]:
+    """Train on so many images by `training.fit`, checkpoint and all; return what has learnt, and images per second."""
     config = network.training
     learner = network.learner(torch.device("cpu"), precision, count)
     learnt = (dataset.train_images, dataset.train_labels, (torch.arange(count), torch.arange(0)), config)
@@ -91,7 +94,7 @@ def train_our_way(
         kept = checkpoints.Checkpoints(Path(folder), network.name, network.settings, {})
         start = time.perf_counter()
         training.fit(learner, *learnt, kept, training.Progress(), log=lambda _: None)
-        return learner.model, config.epochs * count / (time.perf_counter() - start)
+        return learner, config.epochs * count / (time.perf_counter() - start)
 
 
 def our_loop(name: str, dataset: data.FashionMNIST, steps: int, precision: str) -> float:
@@ -103,6 +106,13 @@ def classic(name: str, **training_settings: int) -> recipes.Network:
     """One network of `classic`, to be trained with some settings of its own."""
     network = next(network for network in recipes.CLASSIC.networks if network.name == name)
     return recipes.replace(network, training=recipes.replace(network.training, **training_settings))
+
+
+def operations(network: recipes.Network, count: int = 64) -> float:
+    """Floating-point operations to learn from one image: forward and backward, as torch counts them for a batch."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network.build()(torch.empty(count, 1, 28, 28)).sum().backward()
+    return counter.get_total_flops() / count
 
 
 def ceiling(precision: str) -> float:
@@ -131,13 +141,12 @@ def compare(name: str, root: Path, dataset: data.FashionMNIST, precision: str, a
     The plain loop runs `apart`, in a process where memory is handled as torch finds it.
     """
     network = classic(name)
-    operations = 6 * network.learner(torch.device("cpu"), "fp32", 64).cost()["multiply_adds"]
     steps, plain, ours, shares = STEPS[name], [], [], []
     apart.submit(plain_loop, name, root, 5).result(), our_loop(name, dataset, 5, precision)
     for _ in range(PAIRS):
         plain.append(apart.submit(plain_loop, name, root, steps).result())
         ours.append(our_loop(name, dataset, steps, precision))
-        shares.append(ours[-1] * operations / ceiling(precision))
+        shares.append(ours[-1] * operations(network) / ceiling(precision))
     ratios = [our / their for our, their in zip(ours, plain, strict=True)]
     cells = (spread(plain, ",.0f"), spread(ours, ",.0f"), spread(ratios, ".2f"), spread(shares, ".0%"))
     return f"| {network.title} | {' | '.join(cells)} |"
@@ -171,17 +180,19 @@ def speedrun(root: Path, apart: Executor) -> str:
         command = [sys.executable, "fashionmnist.py", "speedrun", "--data-dir", str(root), "--output-dir", folder]
         before = plain_seconds()
         ours = seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL))
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # `apart` is not among them while it runs
         plain = [before, plain_seconds()]
     epochs = " and ".join(f"{epochs} of the {name.upper()}" for name, epochs in PLAIN_EPOCHS.items())
     return (
         f"| `speedrun`, from the command to the last file | {ours:.0f} |\n"
         f"| the plain loop at its rate before and after that, epochs: {epochs} | {spread(plain, '.0f')} |\n"
-        f"| so many times as long | {spread([value / ours for value in plain], '.1f')} |"
+        f"| so many times as long | {spread([value / ours for value in plain], '.1f')} |\n\n"
+        f"Peak memory of `speedrun`: {peak:,.0f} MB."
     )
 
 
 def evaluate_and_draw(dataset: data.FashionMNIST, precision: str) -> tuple[float, float]:
-    """Seconds of one full evaluation of the CNN, and of drawing every figure of a run of `classic`."""
+    """Seconds of one full evaluation of the CNN, and of drawing all of `classic`: both scripts' figures, the report."""
     trained = {}
     for network in recipes.CLASSIC.networks:
         learner = network.learner(torch.device("cpu"), precision, 60_000)
@@ -192,9 +203,13 @@ def evaluate_and_draw(dataset: data.FashionMNIST, precision: str) -> tuple[float
         trained[network.name] = [metrics.Trained(network, [epoch] * 20, scored, learner.cost())]
     numbers = metrics.collect(recipes.CLASSIC, trained, None, "", {"device": "cpu", "precision": precision})
     evaluations = {name: runs[0].evaluation for name, runs in trained.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        drawing = seconds(lambda: pictures.draw_models((), numbers, evaluations, dataset, Path(folder)))
-    return evaluating, drawing
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):
+        folder, start = Path(folder), time.perf_counter()
+        drawn = pictures.draw_models((), numbers, evaluations, dataset, folder)
+        page = (folder / "report.html", numbers, evaluations, dataset.test_images.numpy(), drawn, data.CLASSES)
+        report.write_report(*page)
+        kernel_vis.draw(learner.model, "CNN", kernel_vis.test_image(dataset, 0), folder)
+        return evaluating, time.perf_counter() - start
 
 
 # How the cost of the CNN grows: what is varied, and its values; each point is measured in a process of its own.
@@ -254,9 +269,8 @@ def measure_speed(root: Path) -> None:
     print("\n| What | seconds |\n| --- | --- |")
     print(f"| from the command to the first training step | {spread(starts, '.1f')} |")
     print(f"| a full evaluation of the CNN, 10,000 and 2,000 images | {evaluating:.1f} |")
-    print(f"| drawing every figure of `classic` | {drawing:.1f} |")
+    print(f"| drawing all of `classic`: the figures of both scripts, and the report | {drawing:.1f} |")
     print(whole)
-    print(f"\nPeak memory of this process, which trained, evaluated and drew: {peak_memory():,.0f} MB.")
 
 
 def main() -> None:
