@@ -50,7 +50,8 @@ def experiment(options: argparse.Namespace, folder: Path) -> None:
     recipe = recipes.with_options(recipes.RECIPES[options.recipe], state.options).checked()
     training.keep_freed_memory()
     device = training.choose_device(state.options.get("device", "auto"))
-    precision = training.choose_precision(state.options.get("precision", "auto"), device)
+    by_torch = any(network.kind != "NumpyFFN" for network in recipe.networks)  # NumPy has no bf16
+    precision = training.choose_precision(state.options.get("precision", "auto") if by_torch else "fp32", device)
     machine = {"device": device.type, "precision": precision}
     networks = recipe.trainings(state.options.get("seeds", 1))
     print(f"{recipe.name}: {recipe.title}, on {device.type} in {precision}, into {folder}")

@@ -60,7 +60,6 @@ def gains(
 def cost_scatter(
     path: Path | str,
     rows: Sequence[Mapping[str, Any]],
-    palette: Mapping[str, str] | None = None,
     title: str = "Accuracy against complexity",
 ) -> Figure:
     """Draw test accuracy against each cost, a point per network.
@@ -68,7 +67,7 @@ def cost_scatter(
     Each row holds "name", "title", "test_accuracy", "parameters", "multiply_adds" and "seconds" (of one epoch); a cost
     that is None or missing leaves the network out of that panel.
     """
-    palette = palette or colours([row["name"] for row in rows])
+    palette = colours([row["name"] for row in rows])
     accuracies = [row["test_accuracy"] for row in rows]
     margin = max(0.004, np.ptp(accuracies) * 0.25) if rows else 0.01
     with sheet(path, 13, 4.6, title) as figure:

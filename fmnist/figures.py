@@ -86,14 +86,13 @@ def accuracy_curves(
     histories: Histories,
     test_accuracies: Mapping[str, float],
     titles: Mapping[str, str] | None = None,
-    palette: Mapping[str, str] | None = None,
     title: str = "Accuracy",
 ) -> Figure:
     """Draw each network's accuracy in training and, dashed, on the validation images where there are some.
 
     The test accuracy, measured once, is a star at the epoch of the scored weights, with its value in the right margin.
     """
-    palette = palette or colours(histories)
+    palette = colours(histories)
     with sheet(path, 8, 5, title) as figure:
         axes = figure.subplots()
         axes.set(xlabel="epoch", ylabel="accuracy")
@@ -114,7 +113,6 @@ def model_comparison(
     test_accuracies: Mapping[str, float],
     published: Mapping[str, float | None] | None = None,
     titles: Mapping[str, str] | None = None,
-    palette: Mapping[str, str] | None = None,
     title: str = "Comparison",
 ) -> Figure:
     """Draw loss and accuracy of every network in training and on the validation images, in 2 x 2 panels.
@@ -122,7 +120,7 @@ def model_comparison(
     Rings stand around the best epochs, whose weights are scored. The legend gives each network's test accuracy, and
     the published one where there is one.
     """
-    palette, published = palette or colours(histories), published or {}
+    palette, published = colours(histories), published or {}
     with sheet(path, 11, 8.6, title) as figure:
         panels = figure.subplots(2, 2, sharey="row")
         for row, quantity in enumerate(("loss", "accuracy")):
