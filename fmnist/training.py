@@ -61,7 +61,8 @@ class TorchLearner:
         self.epochs = 0  # that it has learnt
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        self.model.train()
+        if not self.model.training:  # asked first, for it goes through every layer: a fortieth of a step of the FFN
+            self.model.train()
         if self.config.augment:
             images = data.augment(images)
         with self.precision:
