@@ -23,8 +23,8 @@ from fmnist.files import whole_file
 DPI = 110
 INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
 BLUE, ORANGE, VERMILION = "#0173b2", "#de8f05", "#c44e00"
-# From seaborn's "colorblind" palette, without what is lost on white. A marker goes with each colour, so that the
-# networks can be told apart in grey as well.
+# Mostly of seaborn's "colorblind" palette, with darker colours for those that are lost on white. A marker goes with
+# each colour, so that the networks can be told apart in grey as well.
 OTHERS = ("#029e73", "#d55e00", "#cc78bc", "#56b4e9", "#8c5a2b", "#6a3d9a", "#222222", "#949494")
 MARKERS = dict(zip((BLUE, ORANGE, *OTHERS), "os^DvPX<>h", strict=True))
 SIGNED = "RdBu_r"  # blue below zero, white at zero, red above: safe for the common kinds of colour blindness

@@ -141,12 +141,13 @@ def compare(name: str, root: Path, dataset: data.FashionMNIST, precision: str, a
     The plain loop runs `apart`, in a process where memory is handled as torch finds it.
     """
     network = classic(name)
+    per_image = operations(network)
     steps, plain, ours, shares = STEPS[name], [], [], []
     apart.submit(plain_loop, name, root, 5).result(), our_loop(name, dataset, 5, precision)
     for _ in range(PAIRS):
         plain.append(apart.submit(plain_loop, name, root, steps).result())
         ours.append(our_loop(name, dataset, steps, precision))
-        shares.append(ours[-1] * operations(network) / ceiling(precision))
+        shares.append(ours[-1] * per_image / ceiling(precision))
     ratios = [our / their for our, their in zip(ours, plain, strict=True)]
     cells = (spread(plain, ",.0f"), spread(ours, ",.0f"), spread(ratios, ".2f"), spread(shares, ".0%"))
     return f"| {network.title} | {' | '.join(cells)} |"
