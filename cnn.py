@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fmnist.dropout import Dropout
+from fmnist.layers import Dropout
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 POOLS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}

@@ -107,18 +107,19 @@ def present(
 ) -> dict[str, Any]:
     """Write metrics.json, every picture and report.html into `folder`; return the numbers of metrics.json."""
     import kernel_vis
-    from fmnist import checkpoints, exploration, json_files, metrics, pictures, report
+    from fmnist import checkpoints, exploration, files, metrics, report
     from fmnist.data import CLASSES
+    from fmnist.figures import album
 
     found = exploration.explore(dataset) if recipe.explores else None
     numbers = metrics.collect(recipe, trained, found, dataset.source, machine)
-    json_files.write_json(folder / "metrics.json", numbers)
+    files.write_json(folder / "metrics.json", numbers)
 
     evaluations = {name: runs[0].evaluation for name, runs in trained.items()}
-    drawn = pictures.draw_data(found, dataset, folder) if found else []
-    drawn += pictures.draw_models(recipe.figures, numbers, evaluations, dataset, folder)
+    drawn = album.draw_data(found, dataset, folder) if found else []
+    drawn += album.draw_models(recipe.figures, numbers, evaluations, dataset, folder)
     convolutional = [network.name for network in recipe.networks if network.is_convolutional]
-    for name in pictures.networks_to_look_into(recipe.figures, convolutional, numbers["best"]):
+    for name in album.networks_to_look_into(recipe.figures, convolutional, numbers["best"]):
         model = recipes.rebuild(checkpoints.load_weights(folder / f"{name}.pth"), folder / f"{name}.pth")
         title, sample = numbers["models"][name]["title"], kernel_vis.test_image(dataset, 0)
         drawn += kernel_vis.draw(model, title, sample, folder, prefix=f"{name}_")

@@ -11,7 +11,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from fmnist.config import TrainConfig
-from fmnist.dropout import Dropout
+from fmnist.layers import Dropout
 
 
 class FFN(nn.Sequential):

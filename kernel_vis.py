@@ -108,9 +108,10 @@ def draw(
     """
     import torch
 
-    from fmnist import activations, layer_figures
+    from fmnist import activations
     from fmnist.data import CLASSES, normalise
-    from fmnist.pictures import Album
+    from fmnist.figures import layers
+    from fmnist.figures.album import Album
 
     stages, probabilities = activations.trace(model, normalise(torch.from_numpy(sample.pixels)[None]))
     likeliest = ", ".join(f"{CLASSES[c]} {probabilities[c]:.1%}" for c in probabilities.argsort(descending=True)[:3])
@@ -122,18 +123,18 @@ def draw(
     own = kernels.mean(axis=1) if layer == source else None
     album = Album(folder)
     about = f"{title}: the kernels of {source}"
-    album.add(f"{prefix}kernels_grid.png", about, layer_figures.kernels_grid, kernels, layer=source)
+    album.add(f"{prefix}kernels_grid.png", about, layers.kernels_grid, kernels, layer=source)
     about = f"{title}: what {layer} makes of {sample.title}"
-    album.add(f"{prefix}features_grid.png", about, layer_figures.features_grid, sample.pixels, maps, own)
+    album.add(f"{prefix}features_grid.png", about, layers.features_grid, sample.pixels, maps, own)
     worth = [stage for stage in stages if activations.is_worth_drawing(model, stage)]
     drawn = [(stage.name, stage.kind, stage.maps.numpy()) for stage in worth]
     answer = (probabilities.numpy(), CLASSES)
     about = f"{title}: {sample.title} on its way through the network"
-    album.add(f"{prefix}progression.png", about, layer_figures.progression, sample.pixels, drawn, *answer)
+    album.add(f"{prefix}progression.png", about, layers.progression, sample.pixels, drawn, *answer)
     if sample.photograph is not None:
         about = f"{sample.title}, and what {title} makes of it"
         seen = (sample.photograph, sample.pixels)
-        album.add(f"{prefix}photograph.png", about, layer_figures.photograph, *seen, *answer)
+        album.add(f"{prefix}photograph.png", about, layers.photograph, *seen, *answer)
     return album.pictures
 
 

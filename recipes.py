@@ -100,7 +100,7 @@ class Recipe:
     networks: tuple[Network, ...] = ()
     explores: bool = False  # whether the data set itself is examined
     compares: tuple[str, ...] = ()  # settings in which its networks differ by design: no option may level them
-    figures: tuple[str, ...] = ()  # besides those of every recipe: see fmnist.pictures.EXTRA
+    figures: tuple[str, ...] = ()  # besides those of every recipe: see fmnist.album.EXTRA
     columns: tuple[str, ...] = ()  # of the results table, besides those of every recipe: keys of metrics.json
     compared_with: str = "previous"  # what each network is compared with: the "previous" one, or always the "first"
     notes: tuple[str, ...] = ()  # printed below the results

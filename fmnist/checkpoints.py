@@ -16,7 +16,7 @@ import torch
 
 from fmnist.config import LENGTH_MATTERS, TrainConfig
 from fmnist.errors import Refused
-from fmnist.files import whole_file
+from fmnist.files import atomic_write
 
 FORMAT = 1
 KEPT = 2  # checkpoints per network: should the newest be damaged, the one before it serves
@@ -31,7 +31,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     # Into memory first: torch's own writer turns a full disk into an error that no longer says so.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(buffer.getbuffer())
 
 
@@ -240,7 +240,7 @@ class RunState:
     def finish(self) -> None:
         """Note that everything is done."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.folder / self.FINISHED) as file:
+        with atomic_write(self.folder / self.FINISHED) as file:
             file.write(json.dumps(self.settings).encode())
 
     def checkpoints(self, name: str) -> Checkpoints:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fmnist import csv_files
 from fmnist.errors import Refused
-from fmnist.files import remove_partial, whole_file
+from fmnist.files import atomic_write, remove_partial
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 MEAN, STD = 0.2860, 0.3530  # of the training pixels, on the 0..1 scale
@@ -185,7 +185,7 @@ def _unpack(source: Path, target: Path) -> str | None:
     if fault is None and source != target:
         if target.exists():
             target.replace(target.with_name(f"{target.name}.altered"))
-        with _open(source) as packed, whole_file(target) as plain:
+        with _open(source) as packed, atomic_write(target) as plain:
             shutil.copyfileobj(packed, plain)
     return fault
 

@@ -126,7 +126,7 @@ def scores(evaluation: Evaluation) -> dict[str, float]:
     return {name: getattr(evaluation, name) for name in names}
 
 
-def mean_and_deviation(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+def mean_and_std(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     """Return "mean" and "std", the sample standard deviation, of every number of at least two `runs` but the seed."""
     values = {key: np.array([run[key] for run in runs]) for key in runs[0] if key != "seed"}
     return {

@@ -1,10 +1,12 @@
-"""Files that are whole or not there, and folders that belong to one run at a time."""
+"""Files that are whole or not there, JSON among them, and folders that belong to one run at a time."""
 
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fmnist.errors import Refused
 
@@ -12,7 +14,7 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def whole_file(path: Path | str) -> Iterator[BinaryIO]:
+def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     """Yield a binary file that takes the place of `path` when the block ends well, and vanishes when it does not.
 
     It is written beside its place, flushed to the disk and moved over with `os.replace`: a reader, or a run that is
@@ -64,3 +66,41 @@ def remove_partial(folder: Path) -> None:
     """Remove what killed runs left half-written in `folder`. The caller holds the folder's lock."""
     for stray in folder.rglob(f".*.[0-9]*{PARTIAL}"):
         stray.unlink(missing_ok=True)
+
+
+# JSON
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write `content` to `path` as strict JSON: NaN and infinities become null, arrays lists.
+
+    Raises TypeError for what JSON cannot hold, before anything is written, and OSError, naming `path`.
+    """
+    text = _lines(plain(content)) + "\n"
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def plain(value: Any) -> Any:
+    """Return `value` in JSON's own types: arrays and their scalars unpacked, what is not finite as None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    """Indented JSON in which what holds only plain values keeps to one line: a matrix has a row a line."""
+    items = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, (list, dict)) or not any(isinstance(item, (list, dict)) for item in items):
+        return json.dumps(value, allow_nan=False)
+    inner = indent + "  "
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(inner + _lines(item, inner) for item in value) + f"\n{indent}]"
+    lines = (f"{inner}{json.dumps(key)}: {_lines(item, inner)}" for key, item in value.items())
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fmnist.evaluation import Evaluation, compare, mean_and_deviation, scores
+from fmnist.evaluation import Evaluation, compare, mean_and_std, scores
 from fmnist.exploration import Exploration, drawn, statistics
 from fmnist.training import best_epoch
 
@@ -94,5 +94,5 @@ def _model(runs: list[Trained]) -> dict[str, Any]:
         "per_class": first.evaluation.per_class,
         "config": network.settings,
         "epochs": [row | {"best": True} if n == first.best_epoch else row for n, row in enumerate(first.history, 1)],
-        **({"seeds": several, **mean_and_deviation(several)} if len(runs) > 1 else {}),
+        **({"seeds": several, **mean_and_std(several)} if len(runs) > 1 else {}),
     }

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fmnist.files import whole_file
-from fmnist.json_files import plain
+from fmnist.files import atomic_write, plain
 
 Metrics = Mapping[str, Any]
 
@@ -246,7 +245,7 @@ def write_report(
         sprite=_sprite(test_images, shown) if len(shown) else None,
         pictures={"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), "images": plain(rows)},
     )
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(page.encode(errors="backslashreplace"))  # a path may hold any bytes
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import child, tiny
+from tests.helpers import child, tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,10 +63,10 @@ def run_here(capfd, monkeypatch):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Leave out the pictures, where a test is not about them: they take seconds."""
-    from fmnist import pictures
+    from fmnist.figures import album
 
     for name in ("draw_data", "draw_models", "networks_to_look_into"):
-        monkeypatch.setattr(pictures, name, lambda *_: [])
+        monkeypatch.setattr(album, name, lambda *_: [])
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def earlier_run(folders) -> None:
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory):
     """Where real trainings are interrupted; see tests/soak.py."""
-    from tests.soak import Bench
+    from benchmarks.soak import Bench
 
     return Bench(tmp_path_factory.mktemp("bench"))
 

@@ -9,7 +9,7 @@ import torch
 
 from fmnist import data
 from fmnist.errors import Refused
-from tests import tiny
+from tests.helpers import tiny
 
 
 def assert_equal(dataset: data.FashionMNIST, written: tiny.Tiny) -> None:

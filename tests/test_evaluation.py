@@ -15,7 +15,7 @@ from fmnist.evaluation import (
     compare,
     confusion_and_per_class,
     evaluate,
-    mean_and_deviation,
+    mean_and_std,
 )
 from recipes import RECIPES
 
@@ -158,7 +158,7 @@ def test_differences_without_spread_have_a_p_value_all_the_same():
 
 
 def test_mean_and_sample_deviation_over_seeds():
-    over = mean_and_deviation([{"seed": 0, "x": 1.0}, {"seed": 1, "x": 2.0}, {"seed": 2, "x": 6.0}])
+    over = mean_and_std([{"seed": 0, "x": 1.0}, {"seed": 1, "x": 2.0}, {"seed": 2, "x": 6.0}])
     assert over == {"mean": {"x": 3.0}, "std": {"x": pytest.approx(math.sqrt((4 + 1 + 9) / 2))}}
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.soak import AT_STEP, MADE, MOMENTS, ends_as_unbroken, epochs_saved, kept, resumed, saving, soak
 from fmnist import checkpoints
 from fmnist.errors import Refused
-from tests import child, forks, tiny
-from tests.soak import AT_STEP, MADE, MOMENTS, ends_as_unbroken, epochs_saved, kept, resumed, saving, soak
+from tests.helpers import child, forks, tiny
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fmnist import data
-from tests import child, tiny
-from tests.child import OFFLINE, command, refused
+from tests.helpers import child, tiny
+from tests.helpers.child import OFFLINE, command, refused
 
 pytestmark = pytest.mark.usefixtures("earlier_run")
 

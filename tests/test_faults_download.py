@@ -16,8 +16,8 @@ import pytest
 import torchvision
 
 from fmnist import data
-from tests import child, forks, tiny
-from tests.child import OFFLINE, command, refused
+from tests.helpers import child, forks, tiny
+from tests.helpers.child import OFFLINE, command, refused
 
 pytestmark = pytest.mark.usefixtures("earlier_run")
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from fmnist import checkpoints, files, training
-from tests import child, forks, tiny
-from tests.child import command, strays
+from tests.helpers import child, forks, tiny
+from tests.helpers.child import command, strays
 
 pytestmark = pytest.mark.usefixtures("data_is_there")
 
@@ -133,12 +133,13 @@ def test_data_that_find_no_room_fail_by_their_name(folders, run_here, offline):
 
 @pytest.mark.fault(12, FULL_DISK)
 def test_a_picture_that_finds_no_room_fails_by_its_name(tmp_path, capfd):
-    from fmnist import drawing, errors
+    from fmnist import errors
+    from fmnist.figures import style
 
     picture = tmp_path / "loss_curves.png"
 
     def draw() -> None:
-        with drawing.sheet(picture, 4, 3, "a title") as figure:
+        with style.sheet(picture, 4, 3, "a title") as figure:
             figure.subplots().plot([1, 2, 3])
 
     assert errors.run(draw) == 0

@@ -8,13 +8,13 @@ import re
 import pytest
 import torch
 
+from benchmarks.soak import FILES, MADE
 from fmnist.checkpoints import apply_weights, load_weights, save_weights
 from fmnist.errors import Refused
 from recipes import Network, rebuild
-from tests import child, forks
-from tests.garments import photo
-from tests.soak import FILES, MADE
-from tests.tiny import write_torchvision
+from tests.helpers import child, forks
+from tests.helpers.garments import photo
+from tests.helpers.tiny import write_torchvision
 
 SMALL = Network("cnn", "CNN", "CNN", {"kernels": [3, 4], "dense": [5]})
 

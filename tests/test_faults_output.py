@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from fmnist import checkpoints
-from tests import child, forks, tiny
-from tests.child import command, strays
+from tests.helpers import child, forks, tiny
+from tests.helpers.child import command, strays
 
 pytestmark = pytest.mark.usefixtures("data_is_there")
 

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fmnist import checkpoints
-from tests import child, forks
-from tests.soak import (
+from benchmarks.soak import (
     AT_STEP,
     EXPERIMENTS,
     STEPS,
@@ -28,6 +26,8 @@ from tests.soak import (
     resumed,
     saving,
 )
+from fmnist import checkpoints
+from tests.helpers import child, forks
 
 # A stop and a resume
 

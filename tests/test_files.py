@@ -1,6 +1,7 @@
 """A file is written whole or not at all, and a folder belongs to one run at a time."""
 
 import errno
+import json
 import os
 import signal
 import stat
@@ -9,11 +10,12 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fmnist import files
 from fmnist.errors import Refused
-from fmnist.files import locked, whole_file
+from fmnist.files import atomic_write, locked, write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_file_appears_only_when_it_is_whole(tmp_path):
     path = tmp_path / "numbers"
     path.write_bytes(b"old")
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new, ")
         file.flush()
         assert path.read_bytes() == b"old"
@@ -39,7 +41,7 @@ def test_an_error_half_way_leaves_the_old_file_and_no_stray(tmp_path, error, old
     before = os.listdir(tmp_path)
 
     def write() -> None:
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(b"half")
             file.flush()
             assert sorted(path.stat().st_size for path in tmp_path.glob(".*")) == [4]  # half of it was there
@@ -59,7 +61,7 @@ def test_a_disk_that_fails_at_the_end_is_named_by_the_file(tmp_path, monkeypatch
     path = tmp_path / "numbers"
     path.write_bytes(b"old")
     monkeypatch.setattr(files.os, call, fail)
-    with pytest.raises(OSError, match="Input/output error") as caught, whole_file(path) as file:
+    with pytest.raises(OSError, match="Input/output error") as caught, atomic_write(path) as file:
         file.write(b"new")
     assert caught.value.filename == str(path)
     assert os.listdir(tmp_path) == ["numbers"]
@@ -68,13 +70,13 @@ def test_a_disk_that_fails_at_the_end_is_named_by_the_file(tmp_path, monkeypatch
 
 def test_a_missing_folder_is_named_by_the_file(tmp_path):
     path = tmp_path / "nowhere" / "numbers"
-    with pytest.raises(FileNotFoundError) as caught, whole_file(path):
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(path):
         pass
     assert caught.value.filename == str(path)
 
 
 def test_an_error_about_another_file_keeps_its_name(tmp_path):
-    with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "copy"):
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "copy"):
         (tmp_path / "original").read_bytes()
     assert caught.value.filename == str(tmp_path / "original")
 
@@ -83,7 +85,7 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
 def test_permissions_are_what_the_user_set(tmp_path, umask):
     before = os.umask(umask)
     try:
-        with whole_file(tmp_path / "numbers") as file:
+        with atomic_write(tmp_path / "numbers") as file:
             file.write(b"x")
     finally:
         os.umask(before)
@@ -95,7 +97,7 @@ def test_the_content_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypa
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(files.os, "fsync", lambda number: (calls.append(os.fstat(number).st_size), fsync(number)))
     monkeypatch.setattr(files.os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
-    with whole_file(tmp_path / "numbers") as file:
+    with atomic_write(tmp_path / "numbers") as file:
         file.write(b"12345")
     assert calls == [5, "replace"]
 
@@ -108,8 +110,8 @@ def holder(folder: Path):
     """A process that holds `folder`, and a half-written file in it, until it is ended."""
     program = """
 import signal, sys
-from fmnist.files import locked, whole_file
-with locked(sys.argv[1]) as folder, whole_file(folder / 'numbers') as file:
+from fmnist.files import locked, atomic_write
+with locked(sys.argv[1]) as folder, atomic_write(folder / 'numbers') as file:
     file.write(b'half')
     file.flush()
     print('held', flush=True)
@@ -172,3 +174,28 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
         ):
             pass
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_metrics_are_strict_json_of_the_same_numbers(tmp_path):
+    path = tmp_path / "metrics.json"
+    bad = {"nan": float("nan"), "inf": np.float32("inf"), "list": [1.5, -np.inf]}
+    good = {"count": np.int64(7), "share": np.float64(0.1), "confusion": np.eye(3, dtype=int), "text": "ü"}
+    write_json(path, {"bad": bad, "good": good, "pair": (True, None)})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    read = json.loads(path.read_text("utf-8"), parse_constant=refuse)
+    assert read["bad"] == {"nan": None, "inf": None, "list": [1.5, None]}
+    assert read["good"] == {"count": 7, "share": 0.1, "confusion": np.eye(3).tolist(), "text": "ü"}
+    assert read["pair"] == [True, None]
+    assert "[1, 0, 0],\n" in path.read_text("utf-8"), "a matrix has a row a line"
+
+
+def test_what_json_cannot_hold_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(b"before")
+    with pytest.raises(TypeError):
+        write_json(path, {"a": {"b": object()}})
+    assert path.read_bytes() == b"before"
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]

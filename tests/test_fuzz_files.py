@@ -21,7 +21,7 @@ from PIL import Image
 import recipes
 from fmnist import checkpoints, csv_files, data, photograph
 from fmnist.errors import Refused
-from tests import tiny
+from tests.helpers import tiny
 
 ROOT = Path(__file__).parents[1]
 TINY = tiny.make(train=20, test=10)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fmnist import photograph
 from fmnist.errors import Refused
-from tests.garments import SCALE, agreement, boot, grey, placed, shirt, trousers
+from tests.helpers.garments import SCALE, agreement, boot, grey, placed, shirt, trousers
 
 SAMPLE = Path(__file__).with_name("photograph.jpg")
 GARMENTS = pytest.mark.parametrize("garment", [trousers(), boot(), shirt()], ids=["trousers", "boot", "shirt"])

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from fmnist import photograph
 from fmnist.errors import Refused
-from tests.garments import agreement, boot, photo, placed
+from tests.helpers.garments import agreement, boot, photo, placed
 
 ROOT = Path(__file__).parents[1]
 NO_IMAGE = "--image missing, empty, cut short, a text file or a TIFF named .png"

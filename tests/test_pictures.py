@@ -1,12 +1,12 @@
-"""fmnist/pictures.py: which pictures are drawn, of which numbers. How they look is tested in test_figures.py."""
+"""fmnist/figures/album.py: which pictures are drawn, of which numbers. How they look is tested in test_figures.py."""
 
 import json
 
 import pytest
 import torch
 
-from fmnist import pictures
 from fmnist.data import FashionMNIST
+from fmnist.figures import album
 from recipes import RECIPES, REFERENCE
 
 NOTHING = FashionMNIST(*4 * [torch.empty(0)], source="nowhere")
@@ -18,8 +18,8 @@ def draw(monkeypatch, tmp_path):
 
     def draw(name, numbers):
         asked = {}
-        monkeypatch.setattr(pictures.Album, "add", lambda _, file, *what, **how: asked.update({file: (what[2:], how)}))
-        pictures.draw_models(RECIPES[name].figures, numbers, {}, NOTHING, tmp_path)
+        monkeypatch.setattr(album.Album, "add", lambda _, file, *what, **how: asked.update({file: (what[2:], how)}))
+        album.draw_models(RECIPES[name].figures, numbers, {}, NOTHING, tmp_path)
         return asked
 
     return draw
@@ -60,7 +60,7 @@ def test_of_several_seeds_the_means_are_drawn(draw):
 
 def test_which_networks_show_their_layers():
     convolutional = ["v1", "v2"]
-    assert pictures.networks_to_look_into(("layers",), convolutional, "v2") == ["v1", "v2"]
-    assert pictures.networks_to_look_into(("best layers",), convolutional, "v2") == ["v2"]
-    assert pictures.networks_to_look_into(("best layers",), convolutional, "v0") == []
-    assert pictures.networks_to_look_into(("cost",), convolutional, "v2") == []
+    assert album.networks_to_look_into(("layers",), convolutional, "v2") == ["v1", "v2"]
+    assert album.networks_to_look_into(("best layers",), convolutional, "v2") == ["v2"]
+    assert album.networks_to_look_into(("best layers",), convolutional, "v0") == []
+    assert album.networks_to_look_into(("cost",), convolutional, "v2") == []

@@ -185,10 +185,10 @@ def test_statistics_stand_alone_where_no_network_was_trained():
 def test_a_kill_while_writing_leaves_the_earlier_file(tmp_path, file):
     (tmp_path / file).write_bytes(b"before")
     program = (
-        "import os, sys, time; from pathlib import Path; from fmnist import json_files; from tests import test_report\n"
+        "import os, sys, time; from pathlib import Path; from fmnist import files; from tests import test_report\n"
         "os.fsync = lambda file: (print('written', flush=True), time.sleep(60))\n"
         "folder = Path(sys.argv[1])\n"
-        "json_files.write_json(folder / 'metrics.json', {}) if 'json' in sys.argv[2] else test_report.write(folder)"
+        "files.write_json(folder / 'metrics.json', {}) if 'json' in sys.argv[2] else test_report.write(folder)"
     )
     command = [sys.executable, "-c", program, str(tmp_path), file]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:

@@ -15,7 +15,7 @@ import kernel_vis
 import recipes
 from fmnist import data
 from fmnist.checkpoints import load_weights, save_weights
-from tests import tiny
+from tests.helpers import tiny
 
 ROOT = Path(__file__).parents[1]
 PHOTOGRAPH = Path(__file__).with_name("photograph.jpg")
@@ -172,7 +172,7 @@ def test_explore_trains_nothing(run_here, csv_folder, tmp_path):
     assert means == pytest.approx([row["pixel mean"] for row in metrics["statistics"]["classes"]], abs=1e-4)
 
 
-def test_several_seeds_give_mean_and_deviation(run_here, csv_folder, tmp_path):
+def test_several_seeds_give_mean_and_std(run_here, csv_folder, tmp_path):
     run_here(["--seeds", "3", "--epochs", "1", "--data-dir", csv_folder, "--output-dir", tmp_path])
     metrics = json.loads((tmp_path / "classic" / "metrics.json").read_text())
     for model in metrics["models"].values():

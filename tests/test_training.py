@@ -18,7 +18,7 @@ from fmnist.checkpoints import Checkpoints
 from fmnist.config import TrainConfig
 from fmnist.errors import Failed
 from fmnist.training import Progress, TorchLearner, best_epoch, fit, make_batches, seed_epoch, steps_per_epoch
-from tests import tiny
+from tests.helpers import tiny
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,7 +1,7 @@
 """How fast is it, here? Measures this project against the loop that tutorials have, in turns, in one run.
 
-    python -m tests.benchmark             both loops, and the recipe `speedrun`; under five minutes; prints Markdown
-    python -m tests.benchmark --growth    seconds and memory as images, width and epochs grow, and a picture of it
+    python -m benchmarks.speed             both loops, and the recipe `speedrun`; under five minutes; prints Markdown
+    python -m benchmarks.speed --growth    seconds and memory as images, width and epochs grow, and a picture of it
 
 The machine's speed drifts, so what counts is the ratio pair by pair, A B A B, and its spread. The ceiling is what a
 large matrix product reaches in the same precision, measured between the pairs.
@@ -29,7 +29,8 @@ from torchvision import datasets, transforms
 
 import kernel_vis
 import recipes
-from fmnist import checkpoints, comparison_figures, data, evaluation, metrics, pictures, report, training
+from fmnist import checkpoints, data, evaluation, metrics, report, training
+from fmnist.figures import album, comparisons
 
 ROOT = Path(__file__).parents[1]
 PAIRS = 5
@@ -206,7 +207,7 @@ def evaluate_and_draw(dataset: data.FashionMNIST, precision: str) -> tuple[float
     evaluations = {name: runs[0].evaluation for name, runs in trained.items()}
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):
         folder, start = Path(folder), time.perf_counter()
-        drawn = pictures.draw_models((), numbers, evaluations, dataset, folder)
+        drawn = album.draw_models((), numbers, evaluations, dataset, folder)
         page = (folder / "report.html", numbers, evaluations, dataset.test_images.numpy(), drawn, data.CLASSES)
         report.write_report(*page)
         kernel_vis.draw(learner.model, "CNN", kernel_vis.test_image(dataset, 0), folder)
@@ -232,7 +233,7 @@ def measure_growth(root: Path, picture: Path) -> str:
             said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
             measured[what].append((value, *map(float, said.split())))
             rows.append("| {} | {:,} | {:.1f} | {:,.0f} |".format(what, *measured[what][-1]))
-    comparison_figures.cost_growth(picture, measured)
+    comparisons.cost_growth(picture, measured)
     return "\n".join(rows)
 
 

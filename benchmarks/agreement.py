@@ -1,6 +1,6 @@
 """Does the speed cost accuracy? Trains the networks of `classic` by both loops, and compares what they are worth.
 
-    python -m tests.agreement             two epochs from each of five seeds; a quarter of an hour; prints Markdown
+    python -m benchmarks.agreement             two epochs from each of five seeds; a quarter of an hour; prints Markdown
 
 By both: the loop that tutorials have, and this project's with all its shortcuts, on the same images, with the same
 settings. Their draws differ, and so do their networks; it is the mean over the seeds that should agree.
@@ -14,8 +14,8 @@ import torch
 from scipy import stats
 from torch import nn
 
+from benchmarks.speed import ROOT, STEPS, classic, train_our_way, train_plainly
 from fmnist import data, training
-from tests.benchmark import ROOT, STEPS, classic, train_our_way, train_plainly
 
 SEEDS, EPOCHS = 5, 2
 

@@ -1,4 +1,4 @@
-"""`tests.child` for tests that need many processes: torch is imported once, in a server that forks every child.
+"""`tests.helpers.child` for tests that need many processes: torch is imported once, in a server that forks every child.
 
 A fork is up in a tenth of a second where a fresh process takes five. Each is a real process, with its own pid, signals
 and exit code. The server computes with one thread, so that a fork loses none.
@@ -19,18 +19,19 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
-from tests import child
+from tests.helpers import child
 
 # A patch that leaves out the pictures and the page that shows them, where a test is not about them: they take seconds.
 NO_PICTURES = """
-from fmnist import pictures, report
-pictures.draw_data = pictures.draw_models = pictures.networks_to_look_into = lambda *_: []
+from fmnist import report
+from fmnist.figures import album
+album.draw_data = album.draw_models = album.networks_to_look_into = lambda *_: []
 report.write_report = lambda *_: None
 """
 
 
 class Process:
-    """A forked child, with as much of `subprocess.Popen` as `tests.child` needs."""
+    """A forked child, with as much of `subprocess.Popen` as `tests.helpers.child` needs."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.args, self.returncode = job["arguments"], None
@@ -75,7 +76,7 @@ def started(
     files: dict[str, tuple[int, str]] | None = None,
     patches: Sequence[str] = (),
 ) -> Iterator[Process]:
-    """As `tests.child.started`, forked."""
+    """As `tests.helpers.child.started`, forked."""
     job = {"script": script, "arguments": [str(word) for word in arguments], "files": files, "patches": list(patches)}
     process = Process(job)
     try:
@@ -85,7 +86,7 @@ def started(
 
 
 def run(arguments: Sequence[object], **settings: Any) -> subprocess.CompletedProcess:
-    """As `tests.child.run`, forked."""
+    """As `tests.helpers.child.run`, forked."""
     with started(arguments, **settings) as process:
         return child.finish(process)
 
@@ -106,7 +107,7 @@ def _server() -> socket.socket:
     """Start the server; it ends with this process."""
     ours, theirs = socket.socketpair()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(child.ROOT)}
-    command = [sys.executable, "-m", "tests.forks", str(theirs.fileno())]
+    command = [sys.executable, "-m", "tests.helpers.forks", str(theirs.fileno())]
     process = subprocess.Popen(command, cwd=child.ROOT, env=environment, pass_fds=[theirs.fileno()])
     theirs.close()
     atexit.register(process.wait)
@@ -140,7 +141,8 @@ def _warm_up() -> None:
     import fashionmnist  # noqa: F401
     import kernel_vis  # noqa: F401
     from ffn import FFN
-    from fmnist import metrics, pictures, report, training  # noqa: F401
+    from fmnist import metrics, report, training  # noqa: F401
+    from fmnist.figures import album  # noqa: F401
 
     with torch.device("meta"):
         model = FFN([4])

@@ -1,6 +1,6 @@
 """Kills real trainings at random moments, resumes each, and compares its end with that of a run left alone.
 
-    python -m tests.soak --kills 200
+    python -m benchmarks.soak --kills 200
 
 Weights, optimizer, random order and every number but the times must be equal bit for bit. Tiny data, real processes
 (see tests/forks.py), SIGKILL. The test suite does the same with fewer kills, and at chosen moments.
@@ -21,7 +21,7 @@ import torch
 
 from fmnist.checkpoints import checkpoint_paths
 from recipes import RECIPES
-from tests import child, forks, tiny
+from tests.helpers import child, forks, tiny
 
 MADE = tiny.make(train=200, test=60)
 FILES = tiny.files_table(MADE)
@@ -173,7 +173,7 @@ training.TorchLearner.step = waits
 SAVING = """
 import os
 from contextlib import contextmanager
-whole, saved = files.whole_file, [0]
+whole, saved = files.atomic_write, [0]
 class Slow:
     def __init__(self, file): self.file = file
     def write(self, body):
@@ -199,7 +199,7 @@ def slow(path):
     with whole(path) as file:
         yield Slow(file)
     os.replace = replace
-checkpoints.whole_file = slow
+checkpoints.atomic_write = slow
 """
 MOMENTS = ("before", "half_way", "written", "after")
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fmnist.drawing import BLUE, DPI, GREY, Board, board, places, signed_scale
+from fmnist.figures.style import BLUE, DPI, GREY, Board, board, places, signed_scale
 
 SHOWN = 64  # kernels or maps of one layer at most: more would be too small to see
 CHANNELS = 8  # maps of each stage in the progression

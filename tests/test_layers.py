@@ -1,4 +1,4 @@
-"""fmnist/dropout.py: torch's own dropout is the oracle, where draws can be compared at all."""
+"""fmnist/layers.py: torch's own dropout is the oracle, where draws can be compared at all."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fmnist.dropout import Dropout
+from fmnist.layers import Dropout
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.95])

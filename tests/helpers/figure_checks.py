@@ -7,7 +7,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from fmnist import drawing
+from fmnist.figures import style
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 LABELS = np.arange(200) % 10
@@ -41,14 +41,14 @@ def recorded():
 @contextmanager
 def tiles_laid():
     """Yield a list that takes the images laid on boards, each with its left edge in inches."""
-    laid, tile = [], drawing.Board.tile
+    laid, tile = [], style.Board.tile
 
     def record(board, image, left, *arguments, **options):
         laid.append((image, left))
         tile(board, image, left, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing.Board, "tile", record)
+        patch.setattr(style.Board, "tile", record)
         yield laid
 
 
@@ -66,7 +66,7 @@ def check_png(path, inches):
     assert list(path.parent.iterdir()) == [path], "more is left behind than the picture"
     with Image.open(path) as picture:
         assert picture.format == "PNG", picture.format
-        assert picture.size == tuple(np.floor(inches * drawing.DPI + 1e-6)), "not of the size that was asked for"
+        assert picture.size == tuple(np.floor(inches * style.DPI + 1e-6)), "not of the size that was asked for"
         pixels = np.asarray(picture.convert("L"))
     assert (pixels < 200).mean() > 0.002, "next to nothing is drawn"
     assert pixels[[0, -1]].min() == 255, "something touches the upper or lower edge"

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fmnist import comparison_figures, data_figures, figures
 from fmnist.data import CLASSES, FashionMNIST
-from fmnist.drawing import colours
 from fmnist.evaluation import Evaluation
 from fmnist.exploration import Exploration
+from fmnist.figures import comparisons, curves
+from fmnist.figures import dataset as dataset_figures
+from fmnist.figures.style import colours
 
 # What a recipe may ask for besides the figures that every recipe has.
 EXTRA = {
@@ -59,21 +60,21 @@ def draw_models(
     steps = {name: history[0]["steps"] for name, history in histories.items()} if "steps" in extra else None
     palette = colours(models)
     album = Album(folder)
-    album.add("loss_curves.png", "Loss", figures.loss_curves, histories, titles, steps_per_epoch=steps)
-    album.add("accuracy_curves.png", "Accuracy", figures.accuracy_curves, histories, accuracies, titles)
+    album.add("loss_curves.png", "Loss", curves.loss_curves, histories, titles, steps_per_epoch=steps)
+    album.add("accuracy_curves.png", "Accuracy", curves.accuracy_curves, histories, accuracies, titles)
     if len(models) > 2:
         known = {name: model["published"].get("test_accuracy") for name, model in models.items()}
         compared = (histories, accuracies, known, titles)
-        album.add("model_comparison.png", "Comparison", figures.model_comparison, *compared)
+        album.add("model_comparison.png", "Comparison", curves.model_comparison, *compared)
     if "gains" in extra:
-        album.add("gains.png", "What each change gained", comparison_figures.gains, *_gains(models), **_spread(models))
+        album.add("gains.png", "What each change gained", comparisons.gains, *_gains(models), **_spread(models))
     if "cost" in extra:
-        album.add("cost.png", "Accuracy against complexity", comparison_figures.cost_scatter, _costs(models))
+        album.add("cost.png", "Accuracy against complexity", comparisons.cost_scatter, _costs(models))
     images = dataset.test_images.cpu().numpy()
     for name, evaluation in evaluations.items():
         own = steps and {name: steps[name]}
         loss = ({name: histories[name]}, titles, palette)
-        album.add(f"{name}_loss.png", f"{titles[name]}: loss", figures.loss_curves, *loss, steps_per_epoch=own)
+        album.add(f"{name}_loss.png", f"{titles[name]}: loss", curves.loss_curves, *loss, steps_per_epoch=own)
         _draw_answers(album, name, titles[name], evaluation, images)
     return album.pictures
 
@@ -81,11 +82,11 @@ def draw_models(
 def _draw_answers(album: Album, name: str, title: str, evaluation: Evaluation, images: np.ndarray) -> None:
     """Draw what one network answers to the test images, uint8 [T, 28, 28]: what it takes for what, and examples."""
     confusion = (evaluation.confusion, evaluation.per_class, CLASSES)
-    album.add(f"{name}_confusion.png", f"{title}: confusion", figures.confusion_matrix, *confusion)
+    album.add(f"{name}_confusion.png", f"{title}: confusion", curves.confusion_matrix, *confusion)
     shown = (images, evaluation.labels, evaluation.probabilities, CLASSES)
-    album.add(f"{name}_examples.png", f"{title}: right and wrong", figures.examples, *shown)
-    album.add(f"{name}_correct.png", f"{title}: right", figures.gallery, *shown, correct=True)
-    album.add(f"{name}_incorrect.png", f"{title}: wrong", figures.gallery, *shown, correct=False)
+    album.add(f"{name}_examples.png", f"{title}: right and wrong", curves.examples, *shown)
+    album.add(f"{name}_correct.png", f"{title}: right", curves.gallery, *shown, correct=True)
+    album.add(f"{name}_incorrect.png", f"{title}: wrong", curves.gallery, *shown, correct=False)
 
 
 def draw_data(found: Exploration, dataset: FashionMNIST, folder: Path) -> Pictures:
@@ -93,15 +94,17 @@ def draw_data(found: Exploration, dataset: FashionMNIST, folder: Path) -> Pictur
     images, labels = dataset.train_images.cpu().numpy(), dataset.train_labels.cpu().numpy()
     album = Album(folder)
     counts = (found.train_counts, found.test_counts)
-    album.add("class_counts.png", "Images of each class", data_figures.class_counts, *counts, CLASSES)
-    album.add("samples.png", "The first images of each class", data_figures.sample_grid, images, labels, CLASSES)
-    album.add("class_means.png", "The mean image of each class", data_figures.class_means, found.mean_images, CLASSES)
+    album.add("class_counts.png", "Images of each class", dataset_figures.class_counts, *counts, CLASSES)
+    album.add("samples.png", "The first images of each class", dataset_figures.sample_grid, images, labels, CLASSES)
+    album.add(
+        "class_means.png", "The mean image of each class", dataset_figures.class_means, found.mean_images, CLASSES
+    )
     pixels = (found.histogram, found.mean, found.deviation)
-    album.add("pixel_histogram.png", "Pixels of each grey level", data_figures.pixel_histogram, *pixels)
+    album.add("pixel_histogram.png", "Pixels of each grey level", dataset_figures.pixel_histogram, *pixels)
     by_class = (found.class_means, found.class_deviations, CLASSES)
-    album.add("class_statistics.png", "Pixels of each class", data_figures.class_statistics, *by_class)
+    album.add("class_statistics.png", "Pixels of each class", dataset_figures.class_statistics, *by_class)
     title = "Look-alikes: the framed class is nearest to that of its row"
-    album.add("look_alikes.png", title, data_figures.look_alikes, found.similarity, CLASSES)
+    album.add("look_alikes.png", title, dataset_figures.look_alikes, found.similarity, CLASSES)
     return album.pictures
 
 
@@ -111,20 +114,20 @@ def networks_to_look_into(extra: Sequence[str], convolutional: Sequence[str], be
 
 
 def _gains(models: Mapping[str, Any]) -> tuple:
-    """What `comparison_figures.gains` draws: title, accuracy, change and published accuracy of each network."""
+    """What `comparisons.gains` draws: title, accuracy, change and published accuracy of each network."""
     mean = [model.get("mean", model)["test_accuracy"] for model in models.values()]
     published = [model["published"].get("test_accuracy") for model in models.values()]
     return [m["title"] for m in models.values()], mean, [m["change"] for m in models.values()], published
 
 
 def _spread(models: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The deviations over the seeds that `comparison_figures.gains` draws, where there are several."""
+    """The deviations over the seeds that `comparisons.gains` draws, where there are several."""
     deviations = [model["std"]["test_accuracy"] for model in models.values() if "std" in model]
     return {"deviations": deviations} if deviations else {}
 
 
 def _costs(models: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What `comparison_figures.cost_scatter` draws: a row per network, with the seconds of its average epoch."""
+    """What `comparisons.cost_scatter` draws: a row per network, with the seconds of its average epoch."""
     keys = ("title", "parameters", "multiply_adds")
     measured = {name: model.get("mean", model) for name, model in models.items()}
     return [

@@ -1,6 +1,6 @@
 """What all pictures share: one style, a colour for each network, sheets to draw on, and small images laid on them.
 
-The pictures themselves are in figures.py, comparison_figures.py, layer_figures.py and data_figures.py.
+The pictures themselves are in figures.py, comparisons.py, layers.py and dataset.py.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import FigureImage
 
-from fmnist.files import whole_file
+from fmnist.files import atomic_write
 
 DPI = 110
 INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
@@ -152,7 +152,7 @@ def board(path: Path | str, width: float, height: float, title: str) -> Iterator
 
 
 def _write(path: Path | str, figure: Figure) -> None:
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png", metadata={"Software": None})
 
 

@@ -1,7 +1,7 @@
 """A data set of the form of Fashion-MNIST, made on the spot: small, learnable, and with checksums of its own.
 
 Each class is a blob of light in a place of its own among noise. Tests put `files_table` in the place of
-`fmnist.data.FILES`, in their own process or, with `tests.child`, in another.
+`fmnist.data.FILES`, in their own process or, with `tests.helpers.child`, in another.
 """
 
 import gzip

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
 
-from fmnist.drawing import BLUE, GREY, INK, MARKERS, VERMILION, colours, legend_below, sheet, spread
+from fmnist.figures.style import BLUE, GREY, INK, MARKERS, VERMILION, colours, legend_below, sheet, spread
 
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds per image", "seconds": "seconds per epoch"}
 

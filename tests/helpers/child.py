@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMEOUT = 60  # seconds, after which a child counts as hanging
 MODULES = ("data", "files", "checkpoints", "training", "evaluation", "metrics", "report", "figures")
 EARLIER_RUN = {"explore/report.html": b"an earlier run"}  # what the fixture `earlier_run` leaves in the output folder
@@ -64,7 +64,7 @@ def started(
         **(env or {}),
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.child", json.dumps(job)],
+        [sys.executable, "-m", "tests.helpers.child", json.dumps(job)],
         cwd=ROOT,
         env={name: value for name, value in environment.items() if value is not None},
         stdin=subprocess.DEVNULL,

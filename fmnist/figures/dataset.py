@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import StrMethodFormatter
 
-from fmnist.drawing import BLUE, ORANGE, VERMILION, board, matrix, places, sheet
+from fmnist.figures.style import BLUE, ORANGE, VERMILION, board, matrix, places, sheet
 
 PER_CLASS = 10  # images of each class in the sample grid
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from fmnist.drawing import (
+from fmnist.figures.style import (
     BLUE,
     GREY,
     MARKERS,
