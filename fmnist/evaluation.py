@@ -1,7 +1,7 @@
 """What a trained network is worth: predictions, accuracies, confusion, per-class figures, and two networks compared."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,24 @@ from fmnist.training import Learner, log_probabilities
 
 SUBSET = 2000  # training images on which the training accuracy is measured
 SIGNIFICANT = 0.05  # a difference less likely than this under chance alone is called more than noise
+
+
+class Predictions(NamedTuple):
+    """What one network makes of N images."""
+
+    images: np.ndarray  # uint8 [N, 28, 28]
+    labels: np.ndarray  # int64 [N], their true classes
+    probabilities: np.ndarray  # float32 [N, 10]
+
+    @property
+    def classes(self) -> np.ndarray:
+        """int64 [N], the likeliest class of each image."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """bool [N], whether that is the true class."""
+        return self.classes == self.labels
 
 
 @dataclass(frozen=True)

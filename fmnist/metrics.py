@@ -3,15 +3,134 @@
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from typing_extensions import NotRequired  # of typing from Python 3.11 on; comes with torch
 
 from fmnist.evaluation import Evaluation, compare, mean_and_std, scores
 from fmnist.exploration import Exploration, drawn, statistics
 from fmnist.training import best_epoch
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
+
+
+# What metrics.json holds. Accuracies are fractions, times are seconds. Where a key is "NotRequired", it is missing
+# wherever there is nothing to say: no file holds empty values.
+
+
+class Epoch(TypedDict):
+    """One epoch of a training."""
+
+    train_loss: float  # mean over the epoch, weighted by images
+    train_accuracy: float
+    train_loss_by_step: list[float]  # means over up to 20 equal parts of the epoch
+    steps: int
+    seconds: float
+    images_per_second: float
+    validation_loss: NotRequired[float]  # where validation images are held out
+    validation_accuracy: NotRequired[float]
+    best: NotRequired[bool]  # on the epoch whose weights are scored, where validation images choose it
+
+
+class Summary(TypedDict):
+    """What a table compares of one network trained from one seed; also the means, and the standard deviations, of
+    several."""
+
+    test_accuracy: float
+    train_subset_accuracy: float
+    mean_accuracy: float  # over the test images and the subset of the training images, pooled
+    test_loss: float
+    train_loss: float  # of the last epoch
+    training_seconds: float
+    seconds_per_epoch: float
+    best_epoch: NotRequired[float]  # where validation images choose it; whole but for means
+
+
+class Seed(Summary):
+    """One of several trainings of a network."""
+
+    seed: int
+    epochs: list[Epoch]
+
+
+class Published(TypedDict, total=False):
+    """What a network's author reports, as far as he does."""
+
+    parameters: int
+    test_accuracy: float
+    train_subset_accuracy: float
+    mean_accuracy: float
+    test_loss: float
+    train_loss: float
+
+
+class Reproduction(TypedDict):
+    """One published figure held against the measured ones; see `fmnist.statistics.reproduction`."""
+
+    verdict: str  # "reproduced", "exceeded", "not reproduced", or "one seed: no verdict"
+    n: int  # seeds
+    low: NotRequired[float]  # the 95 % prediction interval for one more seed
+    high: NotRequired[float]
+
+
+class PerClass(TypedDict):
+    """Scores of each of the ten classes, on the test images."""
+
+    precision: list[float]
+    recall: list[float]
+    f1: list[float]
+    support: list[int]  # test images of the class
+
+
+class Model(Summary):
+    """One network: its first seed in full, and what several seeds made of it."""
+
+    title: str
+    change: str  # what distinguishes it from the network before it; may be empty
+    published: Published
+    reproduction: dict[str, Reproduction]  # by key of `published`
+    parameters: int
+    multiply_adds: int  # to score one image
+    confusion: list[list[int]]  # [10][10], rows true, columns predicted
+    per_class: PerClass
+    config: dict[str, dict[str, Any]]  # "network" and "training": all that its weights follow from
+    epochs: list[Epoch]
+    seeds: NotRequired[list[Seed]]  # the three together, where there are several seeds
+    mean: NotRequired[Summary]
+    std: NotRequired[Summary]  # sample standard deviations
+
+
+class Comparison(TypedDict):
+    """Network `b` against network `a`; see `fmnist.statistics`."""
+
+    a: str
+    b: str
+    difference: float  # of test accuracies, b - a; the mean over the seeds
+    p_value: float
+    test: str  # "McNemar" for one seed, "paired t" for several
+    n: int  # test images, or seeds
+    verdict: str  # in words
+
+
+class Metrics(TypedDict):
+    """The content of metrics.json."""
+
+    recipe: str
+    title: str
+    source: str  # author and repository of the published figures; may be empty
+    seed: int  # the first one
+    device: str
+    precision: str
+    threads: int
+    versions: dict[str, str]
+    data: dict[str, Any]  # "source", in words; of a recipe that explores also what its pictures show
+    statistics: NotRequired[dict[str, Any]]  # of the data set, where the recipe explores it
+    models: dict[str, Model]
+    best: str | None  # the network that is best on validation images, where some are held out
+    comparisons: list[Comparison]
+    columns: list[str]  # of the results table, besides those of every recipe
+    notes: list[str]
 
 
 @dataclass(frozen=True)
