@@ -22,7 +22,7 @@ def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 
 def trace(model: nn.Module, image: Tensor) -> tuple[list[Stage], Tensor]:
-    """Pass one normalised image [1, 1, 28, 28] through `model` in eval mode.
+    """Pass one image, uint8 [1, 28, 28], through `model` in eval mode.
 
     Returns every output of a leaf module that is a stack of maps, in the order of computation, and the class
     probabilities, float32 [10].
