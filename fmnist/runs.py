@@ -4,10 +4,12 @@
     RECIPE/checkpoints/           of the run under way, else of that finished run: run.json and NAME-seedN-epochN.pt
     RECIPE/checkpoints.finished/  of that finished run, while another is under way
     RECIPE/.results/              the results of the run under way, until all are there
-    RECIPE/.publishing/           the same, while they are moved to their place
+    RECIPE/.finished/             all its results, while the former ones are taken out of their place
+    RECIPE/.publishing/           the same, while they are moved to that place
     RECIPE.before/                a finished run of other settings, kept whole when its successor had finished
 
-So whoever looks into RECIPE sees the results of one run, never of two, and a run that is stopped harms no other.
+So whoever looks into RECIPE sees the results of one run, never of two, and a run that is stopped harms no other: what
+a kill cuts short between .finished and the end, the next run in this folder does first.
 """
 
 import itertools
@@ -36,7 +38,7 @@ class Run:
         self.folder, self.resume, self.options = Path(folder), resume, options
         self.kept, self.results = self.folder / "checkpoints", self.folder / ".results"
         self.trainings: dict[str, dict] = {}  # settings of each, by name
-        _publish(self.folder / ".publishing", self.folder)  # of a run that was killed just then
+        self._publish()  # of a run that was killed just then
         if resume:
             self.notes = _read(self.kept / "run.json")
             if self.notes is None:
@@ -67,6 +69,9 @@ class Run:
 
     def _refuse_differences(self) -> None:
         begun = self.notes["trainings"]
+        if _networks(begun) != _networks(self.trainings):
+            wish, own = (", ".join(sorted(_networks(trainings))) for trainings in (self.trainings, begun))
+            raise Refused(f"--resume: the run that is to be resumed trains {own}, not {wish}; leave it out to start anew")
         differences = {
             f"{setting} was {theirs.get(setting)} and is {ours.get(setting)}"
             for name in self.trainings.keys() & begun.keys()
@@ -118,6 +123,8 @@ class Run:
             self.notes = {"format": FORMAT, "options": self.options, "trainings": self.trainings, "files": []}
             self.kept.mkdir()
         elif not self.is_trained:
+            if self.notes["files"]:  # more seeds: as the former run it is to be whole
+                shutil.copytree(self.kept, self.folder / "checkpoints.finished", dirs_exist_ok=True)
             self.notes |= {"options": self.options, "trainings": self.trainings, "files": []}
         write_json(self.kept / "run.json", self.notes)
         self.results.mkdir()
@@ -141,10 +148,6 @@ class Run:
         """The checkpoints of the training called `name`."""
         return Checkpoints(self.kept, name, self.trainings[name])
 
-    def has_begun(self) -> bool:
-        """Whether there is anything to go on from."""
-        return (self.kept / "run.json").exists()
-
     def finish(self) -> None:
         """Put the results in their place: what is missing of a finished run, else all, for those of the run before."""
         files = sorted(path.name for path in self.results.iterdir())
@@ -152,42 +155,63 @@ class Run:
             missing = self.missing()
             for name in set(files) - set(missing):
                 (self.results / name).unlink()
-            _publish(self.results, self.folder)
+            for path in self.results.iterdir():
+                _move(path, self.folder)
+            self.results.rmdir()
             print(f"made again, as they were missing: {', '.join(missing)}")
             return
-        self._set_results_aside()
-        write_json(self.kept / "run.json", self.notes | {"files": files})
-        self.results.replace(self.folder / ".publishing")
-        _publish(self.folder / ".publishing", self.folder)
-        for name in self.trainings:
-            self.checkpoints(name).finish()
+        write_json(self.results / "run.json", self.notes | {"files": files})
+        self.results.replace(self.folder / ".finished")
+        self._publish()
 
-    def _set_results_aside(self) -> None:
-        """Move the former run's results and checkpoints to RECIPE.before; those of equal settings are superseded."""
+    def _publish(self) -> None:
+        """Put the results of a run that has finished in the place of the former ones."""
+        finished, moving = self.folder / ".finished", self.folder / ".publishing"
+        if finished.exists():
+            self._set_former_aside(_read(finished / "run.json")["trainings"])
+            shutil.rmtree(moving, ignore_errors=True)  # what of the former run could not be moved, on Windows
+            finished.replace(moving)
+        if moving.exists():
+            self.kept.mkdir(exist_ok=True)
+            for path in sorted(moving.iterdir()):
+                _move(path, self.kept if path.name == "run.json" else self.folder)
+            for name, settings in _read(self.kept / "run.json")["trainings"].items():
+                Checkpoints(self.kept, name, settings).finish()
+            if not any(moving.iterdir()):
+                moving.rmdir()
+
+    def _set_former_aside(self, trainings: dict[str, dict]) -> None:
+        """Move the former run's results and checkpoints to RECIPE.before; those of equal `trainings` are superseded."""
         finished, aside = self.folder / "checkpoints.finished", self.folder.with_name(f".{self.folder.name}.before")
         former = [path for path in self.folder.iterdir() if not path.name.startswith((".", "checkpoints"))]
         if not former and not finished.exists() and not aside.exists():
             return
         aside.mkdir(exist_ok=True)  # there already, if a run was killed just then
         for path in former:
-            path.replace(aside / path.name)
-        notes = _read(finished / "run.json")
+            _move(path, aside)
         if finished.exists():
             finished.replace(aside / "checkpoints")
-        if notes is not None and notes["trainings"] == self.trainings:
-            shutil.rmtree(aside)
+        notes = _read(aside / "checkpoints" / "run.json")
+        if notes is not None and notes["trainings"] == trainings:
+            aside.replace(self.results)  # which is thrown away when a run starts, should this one be killed here
+            shutil.rmtree(self.results)
             return
         kept = _free(self.folder.with_name(f"{self.folder.name}.before"))
         aside.replace(kept)
         print(f"the finished run of other settings that stood here is kept whole in {kept}")
 
 
-def _publish(source: Path, folder: Path) -> None:
-    """Move every file of `source` into `folder`, and remove `source`; nothing, if it is not there."""
-    if source.exists():
-        for path in sorted(source.iterdir()):
-            path.replace(folder / path.name)
-        source.rmdir()
+def _move(path: Path, folder: Path) -> None:
+    """Move a file into `folder`; one that a viewer holds open, on Windows, is named and stays where it was."""
+    try:
+        path.replace(folder / path.name)
+    except PermissionError:
+        print(f"{path} cannot be moved to {folder}; close the program that shows it, then run again with --resume")
+
+
+def _networks(trainings: dict[str, dict]) -> set[str]:
+    """The names of the networks that are trained, each from one seed or several."""
+    return {name.rpartition("-seed")[0] for name in trainings}
 
 
 def _free(path: Path) -> Path:
