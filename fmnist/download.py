@@ -233,7 +233,7 @@ def _download(private: Path, log: Log) -> Path:
     for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
         again = f" (attempt {attempt} of {DOWNLOAD_ATTEMPTS})" if attempt > 1 else ""
         try:
-            return _run(Step(f"{title}{again}", command, "*.gz", FETCHED_BYTES), private, log)
+            return _run(Step(f"{title}{again}", command, "**/*.gz", FETCHED_BYTES), private, log)
         except Unavailable:
             if attempt == DOWNLOAD_ATTEMPTS:
                 raise
