@@ -9,7 +9,7 @@ import torch
 from typing_extensions import NotRequired  # of typing from Python 3.11 on; comes with torch
 
 from fmnist.evaluation import Evaluation, compare, mean_and_std, scores
-from fmnist.exploration import Exploration, drawn, statistics
+from fmnist.exploration import Exploration, figure_data, statistics
 from fmnist.training import best_epoch
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
@@ -180,7 +180,7 @@ def collect(
         **machine,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "data": {"source": source, **(drawn(found) if found else {})},
+        "data": {"source": source, **(figure_data(found) if found else {})},
         **({"statistics": statistics(found)} if found else {}),
         "models": {name: _model(runs) for name, runs in trained.items()},
         "best": best_on_validation(trained),
