@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from typing_extensions import NotRequired  # of typing from Python 3.11 on; comes with torch
 
-from fmnist import statistics
+from fmnist.evaluation import Evaluation, compare, mean_and_std, scores
+from fmnist.exploration import Exploration, figure_data, statistics
+from fmnist.training import best_epoch
 
 if TYPE_CHECKING:
     from fmnist.config import Network, Recipe
@@ -203,8 +205,8 @@ def collect(
         "precision": machine.precision,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        **_provenance(),
-        "data": {"source": dataset.source, "release": dataset.release},
+        "data": {"source": source, **(figure_data(found) if found else {})},
+        **({"statistics": statistics(found)} if found else {}),
         "models": {name: _model(runs) for name, runs in trained.items()},
         "best": best_on_validation(trained),
         "comparisons": statistics.compare(recipe.pairs, evaluations),

@@ -29,15 +29,15 @@ def made_up() -> tiny.Tiny:
 @pytest.fixture
 def offline(monkeypatch, made_up) -> tiny.Tiny:
     """The made-up data, whose checksums count as the published ones here; no other source is within reach."""
-    from fmnist import data
+    from fmnist import download
 
-    def out_of_reach(_private: Path) -> Path:
-        raise data.Unavailable("out of reach")
+    def out_of_reach(_private: Path, _log) -> Path:
+        raise download.Unavailable("out of reach")
 
-    monkeypatch.setattr(data, "FILES", tiny.files_table(made_up))
-    monkeypatch.setattr(data, "SYSTEM_COPY", Path("/nonexistent/fashion-mnist"))
-    monkeypatch.setattr(data, "_download", out_of_reach)
-    monkeypatch.setattr(data, "_fetch_package", out_of_reach)
+    monkeypatch.setattr(download, "FILES", tiny.files_table(made_up))
+    monkeypatch.setattr(download, "SYSTEM_COPY", Path("/nonexistent/fashion-mnist"))
+    monkeypatch.setattr(download, "_download", out_of_reach)
+    monkeypatch.setattr(download, "_fetch_package", out_of_reach)
     return made_up
 
 

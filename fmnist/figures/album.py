@@ -99,9 +99,9 @@ def draw_data(found: Exploration, dataset: FashionMNIST, folder: Path) -> Pictur
     album.add(
         "class_means.png", "The mean image of each class", dataset_figures.class_means, found.mean_images, CLASSES
     )
-    pixels = (found.histogram, found.mean, found.deviation)
+    pixels = (found.histogram, found.mean, found.std)
     album.add("pixel_histogram.png", "Pixels of each grey level", dataset_figures.pixel_histogram, *pixels)
-    by_class = (found.class_means, found.class_deviations, CLASSES)
+    by_class = (found.class_means, found.class_stds, CLASSES)
     album.add("class_statistics.png", "Pixels of each class", dataset_figures.class_statistics, *by_class)
     title = "Look-alikes: the framed class is nearest to that of its row"
     album.add("look_alikes.png", title, dataset_figures.look_alikes, found.similarity, CLASSES)

@@ -25,15 +25,15 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 60  # seconds, after which a child counts as hanging
-MODULES = ("data", "files", "checkpoints", "training", "evaluation", "metrics", "report", "figures")
+MODULES = ("data", "download", "files", "checkpoints", "training", "evaluation", "metrics", "report", "figures")
 EARLIER_RUN = {"explore/report.html": b"an earlier run"}  # what the fixture `earlier_run` leaves in the output folder
 
 # A patch that puts every source of the data out of reach.
 OFFLINE = """
-def out_of_reach(_private):
-    raise data.Unavailable("out of reach")
-data._download = data._fetch_package = out_of_reach
-data.SYSTEM_COPY = data.Path("/nonexistent/fashion-mnist")
+def out_of_reach(_private, _log):
+    raise download.Unavailable("out of reach")
+download._download = download._fetch_package = out_of_reach
+download.SYSTEM_COPY = download.Path("/nonexistent/fashion-mnist")
 """
 
 
@@ -53,7 +53,7 @@ def started(
 ) -> Iterator[subprocess.Popen]:
     """Start `script` with `arguments`; when the block ends, it is killed if it still runs.
 
-    `files` takes the place of `fmnist.data.FILES`. `env` adds to the environment; None takes a variable away.
+    `files` takes the place of `fmnist.download.FILES`. `env` adds to the environment; None takes a variable away.
     """
     job = {"script": script, "arguments": [str(word) for word in arguments], "files": files, "patches": list(patches)}
     environment = {
@@ -156,10 +156,10 @@ def _main(job: dict[str, Any]) -> int:
 
     script = importlib.import_module(job["script"])
     names = {"here": here, job["script"]: script}
-    wanted = " ".join([*job["patches"], "data" * bool(job["files"])])
+    wanted = " ".join([*job["patches"], "download" * bool(job["files"])])
     names |= {name: importlib.import_module(f"fmnist.{name}") for name in MODULES if name in wanted}
     if job["files"]:
-        names["data"].FILES = {name: tuple(facts) for name, facts in job["files"].items()}
+        names["download"].FILES = {name: tuple(facts) for name, facts in job["files"].items()}
     for patch in job["patches"]:
         exec(patch, names)
     sys.argv = [f"{job['script']}.py", *job["arguments"]]
