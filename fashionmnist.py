@@ -50,6 +50,8 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
     machine = device.set_up(run.options, any(network.is_torch for network in recipe.networks))
     print(f"{recipe.name}: {recipe.title}, on {machine}, into {folder}")
     dataset = data.load(asked.data_dir).to(machine.device)
+    for network in recipe.networks:
+        data.training_data(dataset, network.training.validation, network.training.seed)  # refused now, if at all
     trainings = recipe.trainings(run.options.get("seeds", 1))
     common = {"machine": machine.settings, "data": {"training data": dataset.digest()}}
     run.plan({network.run_name: {**network.settings, **common} for network in trainings})

@@ -14,7 +14,6 @@ from fmnist.errors import Refused
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 MINIMUM = 2  # images to train on: batch norm takes the variance over a batch
-MEAN, STD = 0.2860, 0.3530  # of the training pixels, on the 0..1 scale
 CSV_FILES = ("fashion-mnist_train.csv", "fashion-mnist_test.csv")
 
 # On 2017-08-31 the authors replaced all four files (github.com/zalandoresearch/fashion-mnist, commit 658ec8c): ten test
@@ -126,11 +125,6 @@ def _digest(labels: Tensor) -> str:
 
 
 # Tensors to train with
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Turn uint8 [B, 28, 28] into what the networks eat: float32 [B, 1, 28, 28] of mean 0 and deviation 1."""
-    return images.unsqueeze(1).float().mul_(1 / (255 * STD)).sub_(MEAN / STD)
 
 
 class TrainingData(NamedTuple):
