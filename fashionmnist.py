@@ -106,9 +106,9 @@ def present(
     recipe: Recipe, trained: dict[str, list["Trained"]], dataset: "FashionMNIST", machine: dict[str, str], folder: Path
 ) -> dict[str, Any]:
     """Write metrics.json, every picture and report.html into `folder`; return the numbers of metrics.json."""
-    import kernel_vis
     from fmnist import checkpoints, exploration, files, metrics, report
-    from fmnist.data import CLASSES
+    from fmnist.data import CLASSES, test_image
+    from fmnist.evaluation import Predictions
     from fmnist.figures import album
 
     found = exploration.explore(dataset) if recipe.explores else None
@@ -116,14 +116,20 @@ def present(
     files.write_json(folder / "metrics.json", numbers)
 
     evaluations = {name: runs[0].evaluation for name, runs in trained.items()}
-    drawn = album.draw_data(found, dataset, folder) if found else []
-    drawn += album.draw_models(recipe.figures, numbers, evaluations, dataset, folder)
+    images = dataset.test_images.cpu().numpy()
+    pictures = album.Album(folder)
+    if found:
+        album.draw_dataset(pictures, found, dataset)
+    predicted = {name: Predictions(images, run.labels, run.probabilities) for name, run in evaluations.items()}
+    album.draw_models(pictures, recipe.figures, numbers, predicted)
+    drawn = list(pictures.pictures)
     convolutional = [network.name for network in recipe.networks if network.is_convolutional]
     for name in album.networks_to_look_into(recipe.figures, convolutional, numbers["best"]):
         model = recipes.rebuild(checkpoints.load_weights(folder / f"{name}.pth"), folder / f"{name}.pth")
-        title, sample = numbers["models"][name]["title"], kernel_vis.test_image(dataset, 0)
-        drawn += kernel_vis.draw(model, title, sample, folder, prefix=f"{name}_")
-    report.write_report(folder / "report.html", numbers, evaluations, dataset.test_images.cpu().numpy(), drawn, CLASSES)
+        own = album.Album(folder, prefix=f"{name}_")
+        album.draw_layers(own, model, numbers["models"][name]["title"], test_image(dataset, 0))
+        drawn += own.pictures
+    report.write_report(folder / "report.html", numbers, evaluations, images, drawn, CLASSES)
     return numbers
 
 

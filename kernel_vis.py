@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import recipes
 from fmnist.errors import Refused, run
@@ -21,20 +21,9 @@ from fmnist.files import locked
 from fmnist.options import Parser, whole
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import nn
-
-    from fmnist.data import FashionMNIST
+    from fmnist.data import Sample
 
 HERE = Path(__file__).resolve().parent
-
-
-class Sample(NamedTuple):
-    """The image that is shown to the network."""
-
-    pixels: "np.ndarray"  # uint8 [28, 28], prepared as the training images are
-    title: str
-    photograph: "np.ndarray | None"  # uint8 [h, w, 3], the user's picture before it was prepared
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_arguments(argv)
     name, weights = choose_weights(options)
     from fmnist import checkpoints
+    from fmnist.data import CLASSES
+    from fmnist.figures import album
 
     content = checkpoints.load_weights(weights)
     if name not in (None, content["model"]):
@@ -49,9 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = recipes.rebuild(content, weights)
     sample = read_sample(options)
     own = content["recipe"] if content["recipe"] in list(recipes.RECIPES) else "classic"
+    titles = {network.name: network.title for network in recipes.RECIPES[own].networks}
+    title = titles.get(content["model"], content["model"])
     with locked(options.output_dir / (options.recipe or own)) as folder:
-        pictures = draw(model, content["model"], sample, folder, options.layer)
-    print(f"{', '.join(path.name for _, path in pictures)} are in {folder}")
+        drawn = album.Album(folder)
+        probabilities = album.draw_layers(drawn, model, title, sample, options.layer)
+    likeliest = ", ".join(f"{CLASSES[c]} {probabilities[c]:.1%}" for c in (-probabilities).argsort()[:3])
+    print(f"prediction of {title} for {sample.title}: {likeliest}")
+    print(f"{', '.join(path.name for _, path in drawn.pictures)} are in {folder}")
 
 
 def choose_weights(options: argparse.Namespace) -> tuple[str | None, Path]:
@@ -74,7 +70,7 @@ def choose_weights(options: argparse.Namespace) -> tuple[str | None, Path]:
     return name, weights
 
 
-def read_sample(options: argparse.Namespace) -> Sample:
+def read_sample(options: argparse.Namespace) -> "Sample":
     """Read the photograph or the test image that is to be shown to the network."""
     from fmnist import data
 
@@ -84,71 +80,8 @@ def read_sample(options: argparse.Namespace) -> Sample:
         from fmnist import photograph
 
         picture = photograph.read(options.image)
-        return Sample(photograph.prepare(picture, options.image), options.image.name, np.asarray(picture))
-    return test_image(data.load(options.data_dir), options.index)
-
-
-def test_image(dataset: "FashionMNIST", index: int) -> Sample:
-    """The test image number `index`. Raises Refused if there are not so many."""
-    from fmnist.data import CLASSES
-
-    if index >= len(dataset.test_images):
-        raise Refused(f"--index {index}: the test images are numbered 0 to {len(dataset.test_images) - 1}")
-    true_class = CLASSES[dataset.test_labels[index]]
-    return Sample(dataset.test_images[index].cpu().numpy(), f"test image {index}, {true_class}", None)
-
-
-def draw(
-    model: "nn.Module", title: str, sample: Sample, folder: Path, layer: str | None = None, prefix: str = ""
-) -> list[tuple[str, Path]]:
-    """Draw the kernels and maps of `layer` and the sample on its way through `model`; return titles and places.
-
-    Without a `layer` it is the first convolution. File names begin with `prefix`. Raises Refused, naming those there
-    are, if there is no such layer.
-    """
-    import torch
-
-    from fmnist import activations
-    from fmnist.data import CLASSES, normalise
-    from fmnist.figures import layers
-    from fmnist.figures.album import Album
-
-    stages, probabilities = activations.trace(model, normalise(torch.from_numpy(sample.pixels)[None]))
-    likeliest = ", ".join(f"{CLASSES[c]} {probabilities[c]:.1%}" for c in probabilities.argsort(descending=True)[:3])
-    layer, source = choose_layer(title, list(activations.convolutions(model)), [stage.name for stage in stages], layer)
-    print(f"{title} takes {sample.title} for: {likeliest}")
-
-    kernels = model.get_submodule(source).weight.detach().numpy()
-    maps = next(stage.maps.numpy() for stage in stages if stage.name == layer)
-    own = kernels.mean(axis=1) if layer == source else None
-    album = Album(folder)
-    about = f"{title}: the kernels of {source}"
-    album.add(f"{prefix}kernels_grid.png", about, layers.kernels_grid, kernels, layer=source)
-    about = f"{title}: what {layer} makes of {sample.title}"
-    album.add(f"{prefix}features_grid.png", about, layers.features_grid, sample.pixels, maps, own)
-    worth = [stage for stage in stages if activations.is_worth_drawing(model, stage)]
-    drawn = [(stage.name, stage.kind, stage.maps.numpy()) for stage in worth]
-    answer = (probabilities.numpy(), CLASSES)
-    about = f"{title}: {sample.title} on its way through the network"
-    album.add(f"{prefix}progression.png", about, layers.progression, sample.pixels, drawn, *answer)
-    if sample.photograph is not None:
-        about = f"{sample.title}, and what {title} makes of it"
-        seen = (sample.photograph, sample.pixels)
-        album.add(f"{prefix}photograph.png", about, layers.photograph, *seen, *answer)
-    return album.pictures
-
-
-def choose_layer(title: str, convolutions: list[str], layers: list[str], layer: str | None) -> tuple[str, str]:
-    """Return which of `layers` to show the maps of, the first convolution if none is named, and the convolution whose
-    kernels go with it: itself, or the last before it. Raises Refused if there is no such layer, or no convolution.
-    """
-    if not convolutions:
-        raise Refused(f"{title} has no convolution to draw; name the weights of a CNN with --weights")
-    layer = layer or convolutions[0]
-    if layer not in layers:
-        raise Refused(f"--layer {layer}: {title} has {', '.join(layers)}")
-    before = [name for name in layers[: layers.index(layer) + 1] if name in convolutions]
-    return layer, before[-1] if before else convolutions[0]
+        return data.Sample(photograph.prepare(picture, options.image), options.image.name, np.asarray(picture))
+    return data.test_image(data.load(options.data_dir), options.index)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
