@@ -57,6 +57,22 @@ class FashionMNIST(NamedTuple):
         return content.hexdigest()[:16]
 
 
+class Sample(NamedTuple):
+    """An image that is shown to a network."""
+
+    pixels: np.ndarray  # uint8 [28, 28], prepared as the training images are
+    title: str
+    photograph: np.ndarray | None = None  # uint8 [h, w, 3], the user's picture before it was prepared
+
+
+def test_image(dataset: FashionMNIST, index: int) -> Sample:
+    """Return the test image number `index`. Raises Refused if there are not so many."""
+    if index >= len(dataset.test_images):
+        raise Refused(f"--index {index}: the test images are numbered 0 to {len(dataset.test_images) - 1}")
+    true_class = CLASSES[dataset.test_labels[index]]
+    return Sample(dataset.test_images[index].cpu().numpy(), f"test image {index}, {true_class}")
+
+
 def load(data_dir: Path | str, log: Callable[[str], None] = print) -> FashionMNIST:
     """Return the data set from the first source that has it unaltered, and log which one that was.
 

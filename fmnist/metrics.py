@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from typing_extensions import NotRequired  # of typing from Python 3.11 on; comes with torch
 
-from fmnist.evaluation import Evaluation, compare, mean_and_std, scores
+from fmnist.evaluation import Evaluation
 from fmnist.exploration import Exploration, figure_data, statistics
-from fmnist.training import best_epoch
 
 if TYPE_CHECKING:
     from fmnist.config import Network, Recipe

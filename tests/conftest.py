@@ -65,7 +65,7 @@ def no_pictures(monkeypatch):
     """Leave out the pictures, where a test is not about them: they take seconds."""
     from fmnist.figures import album
 
-    for name in ("draw_data", "draw_models", "networks_to_look_into"):
+    for name in ("draw_dataset", "draw_models", "networks_to_look_into"):
         monkeypatch.setattr(album, name, lambda *_: [])
 
 

@@ -25,7 +25,7 @@ from tests.helpers import child
 NO_PICTURES = """
 from fmnist import report
 from fmnist.figures import album
-album.draw_data = album.draw_models = album.networks_to_look_into = lambda *_: []
+album.draw_dataset = album.draw_models = album.networks_to_look_into = lambda *_: []
 report.write_report = lambda *_: None
 """
 
