@@ -131,6 +131,11 @@ class Metrics(TypedDict):
     comparisons: list[Comparison]
     columns: list[str]  # of the results table, besides those of every recipe
     notes: list[str]
+    created: NotRequired[str]  # ISO 8601
+    command: NotRequired[str]
+    commit: NotRequired[str]  # of this program
+    processor: NotRequired[str]
+    release: NotRequired[str]  # of the data set: "today's" or "first"
 
 
 @dataclass(frozen=True)
