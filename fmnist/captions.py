@@ -95,19 +95,18 @@ def _fit(model: "Model") -> str:
 
 
 def _losses(models: "list[Model]") -> str:
-    ends = [f"{model['title']} ends at {_decimal(_measured(model)['train_loss'])}" for model in models]
-    held_out = [
-        f"{model['title']} at {_decimal(model['epochs'][-1]['validation_loss'])}"
-        for model in models
-        if "validation_loss" in model["epochs"][-1]
-    ]
-    validation = f"; on held-out images {_listed(held_out)}" if held_out else ""
-    return f"Training loss of {_titles(models)} over {_epochs(models)}: {_listed(ends)}{validation}."
+    held_out = [model for model in models if "validation_loss" in model["epochs"][-1]]
+    validation = ""
+    if held_out:
+        ends = _each(held_out, lambda model: _decimal(model["epochs"][-1]["validation_loss"]))
+        validation = f"; on held-out images {ends}"
+    train = _each(models, lambda model: _decimal(_measured(model)["train_loss"]))
+    return f"Training loss of {_titles(models)} over {_epochs(models)}: {train} at the end{validation}."
 
 
 def _accuracies(models: "list[Model]") -> str:
-    ends = [f"{model['title']} ends at {_percent(model['epochs'][-1]['train_accuracy'])}" for model in models]
-    return f"Training accuracy of {_titles(models)} over {_epochs(models)}: {_listed(ends)}; {_test(models)}."
+    train = _each(models, lambda model: _percent(model["epochs"][-1]["train_accuracy"]))
+    return f"Training accuracy of {_titles(models)} over {_epochs(models)}: {train} at the end; {_test(models)}."
 
 
 def _comparison(models: "list[Model]") -> str:
@@ -115,14 +114,14 @@ def _comparison(models: "list[Model]") -> str:
 
 
 def _gains(models: "list[Model]") -> str:
-    return f"A bar for each network: {_test(models)}."
+    return f"A bar a network: {_test(models)}."
 
 
 def _costs(models: "list[Model]") -> str:
-    costs = [f"{model['title']} {model['parameters']:,} and {model['multiply_adds']:,}" for model in models]
+    costs = _each(models, lambda model: f"{model['parameters']:,} and {model['multiply_adds']:,}")
     return (
-        f"Points for test accuracy against parameters, multiply-adds and time: {_test(models)}; "
-        f"parameters and multiply-adds {_listed(costs)}."
+        "Points for test accuracy against parameters, multiply-adds and time: "
+        f"{_test(models)}; parameters and multiply-adds {costs}."
     )
 
 
@@ -162,13 +161,15 @@ def _pixel_histogram(statistics: Mapping[str, Any]) -> str:
 def _class_statistics(statistics: Mapping[str, Any]) -> str:
     rows = sorted(statistics["classes"], key=lambda row: row["pixel mean"])
     ends = [f"{_decimal(row['pixel mean'])} ({row['class']})" for row in (rows[0], rows[-1])]
-    return f"Mean and standard deviation of the pixels of each class: means from {' to '.join(ends)}."
+    return f"Mean and standard deviation of each class's pixels: means {' to '.join(ends)}."
 
 
 def _look_alikes(statistics: Mapping[str, Any]) -> str:
     nearest = max(statistics["classes"], key=lambda row: row["correlation"])
     pair = f"{nearest['class']} and {nearest['nearest look-alike']}"
-    return f"Matrix of the correlations of the classes' mean images; the highest, {pair}: {nearest['correlation']:.2f}."
+    return (
+        f"Matrix of the correlations of the classes' mean images: {pair} highest, {_decimal(nearest['correlation'])}."
+    )
 
 
 OF_MODELS: "dict[str, Callable[[list[Model]], str]]" = {
@@ -200,6 +201,10 @@ def _titles(models: "list[Model]") -> str:
     return _listed([model["title"] for model in models])
 
 
+def _each(models: "list[Model]", number: "Callable[[Model], str]") -> str:
+    return _listed([f"{model['title']} {number(model)}" for model in models])
+
+
 def _listed(words: list[str]) -> str:
     """ "a", "a and b", or "a, b and c"."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
@@ -220,9 +225,7 @@ def _measured(model: "Model") -> "Summary":
 
 
 def _test(models: "list[Model]") -> str:
-    return "test accuracy " + _listed(
-        [f"{model['title']} {_percent(_measured(model)['test_accuracy'])}" for model in models]
-    )
+    return f"test accuracy {_each(models, lambda model: _percent(_measured(model)['test_accuracy']))}"
 
 
 def _correct(model: "Model") -> str:

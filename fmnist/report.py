@@ -66,7 +66,7 @@ def _network_line(network: "Network", model: "Model | None") -> str:
     published = _cell(network.published.get("test_accuracy"), _percent)
     measured = _accuracy(model) if model else NOTHING
     name = f"{network.name:<12} {network.title:<24} {network.training.epochs:>3} epochs"
-    return f"{name}   test accuracy, %: published {published:>5}, measured {measured:>5}"
+    return f"{name}   test accuracy: {published:>5} published, {measured:>5} measured"
 
 
 # The results table
