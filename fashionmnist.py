@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line asks. Raises Refused, Failed or Stopped, which `fmnist.errors.run` puts into words."""
     options = parse_arguments(argv)
     if options.list:
-        print(recipes.listing())
+        from fmnist import report
+
+        print(report.listing(recipes.RECIPES.values()))
     else:
         with locked(options.output_dir / options.recipe) as folder:
             experiment(options, folder)
@@ -109,6 +111,7 @@ def present(
     import kernel_vis
     from fmnist import checkpoints, exploration, files, metrics, report
     from fmnist.data import CLASSES
+    from fmnist.evaluation import Predictions
     from fmnist.figures import album
 
     found = exploration.explore(dataset) if recipe.explores else None
@@ -123,7 +126,9 @@ def present(
         model = recipes.rebuild(checkpoints.load_weights(folder / f"{name}.pth"), folder / f"{name}.pth")
         title, sample = numbers["models"][name]["title"], kernel_vis.test_image(dataset, 0)
         drawn += kernel_vis.draw(model, title, sample, folder, prefix=f"{name}_")
-    report.write_report(folder / "report.html", numbers, evaluations, dataset.test_images.cpu().numpy(), drawn, CLASSES)
+    images = dataset.test_images.cpu().numpy()
+    predictions = {name: Predictions(images, own.labels, own.probabilities) for name, own in evaluations.items()}
+    report.write_report(folder / "report.html", numbers, predictions, drawn, CLASSES)
     return numbers
 
 

@@ -4,7 +4,6 @@ To add a network to a recipe, add a `Network` to its tuple: the loop, tables and
 Imports no torch, so that `--help` and `--list` answer at once.
 """
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +96,7 @@ class Recipe:
     name: str
     title: str
     summary: str
+    source: str = ""  # author and repository of what is published
     networks: tuple[Network, ...] = ()
     explores: bool = False  # whether the data set itself is examined
     compares: tuple[str, ...] = ()  # settings in which its networks differ by design: no option may level them
@@ -446,37 +446,3 @@ def rebuild(content: dict[str, Any], path: Any) -> Any:
         raise Refused(f"{path} describes no PyTorch network of this program; train one anew") from None
     apply_weights(model, content["state_dict"], path)
     return model
-
-
-def listing() -> str:
-    """What --list prints: the recipes, their networks, what was published of them and what a whole run measured."""
-    lines = []
-    for recipe in RECIPES.values():
-        reference = _reference_run(recipe.name)
-        measured = reference.get("models", {})
-        lines.append(f"{recipe.name:<10} {recipe.title}: {recipe.summary}")
-        if measured:
-            minutes = sum(model.get("mean", model)["training_seconds"] for model in measured.values()) / 60
-            machine = f"{reference['device']} in {reference['precision']}"
-            lines.append(f"{'':<10}   one training of each took {minutes:.1f} minutes on {machine}; see README.md")
-        for network in recipe.networks:
-            told = f"{network.title:<24} {network.training.epochs:>3} epochs"
-            told += "   published " + _percent(network.published)
-            if network.name in measured:
-                told += "   measured " + _percent(measured[network.name].get("mean", measured[network.name]))
-            lines.append(f"{'':<10}   {network.name:<12} {told}")
-        lines += [f"{'':<10}   {note}" for note in recipe.notes]
-    return "\n".join(lines)
-
-
-def _reference_run(name: str) -> dict[str, Any]:
-    """The metrics.json of the whole run of a recipe that comes with the program; nothing where there is none."""
-    try:
-        return json.loads((REFERENCE / name / "metrics.json").read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _percent(numbers: dict[str, float]) -> str:
-    """The test accuracy among `numbers`, for a column."""
-    return f"{numbers['test_accuracy']:6.2%}" if "test_accuracy" in numbers else f"{'-':>6}"

@@ -208,8 +208,9 @@ def evaluate_and_draw(dataset: data.FashionMNIST, precision: str) -> tuple[float
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):
         folder, start = Path(folder), time.perf_counter()
         drawn = album.draw_models((), numbers, evaluations, dataset, folder)
-        page = (folder / "report.html", numbers, evaluations, dataset.test_images.numpy(), drawn, data.CLASSES)
-        report.write_report(*page)
+        images = dataset.test_images.numpy()
+        predictions = {n: evaluation.Predictions(images, e.labels, e.probabilities) for n, e in evaluations.items()}
+        report.write_report(folder / "report.html", numbers, predictions, drawn, data.CLASSES)
         kernel_vis.draw(learner.model, "CNN", kernel_vis.test_image(dataset, 0), folder)
         return evaluating, time.perf_counter() - start
 
