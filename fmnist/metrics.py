@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from typing_extensions import NotRequired  # of typing from Python 3.11 on; comes with torch
 
-from fmnist.evaluation import Evaluation
-from fmnist.exploration import Exploration, figure_data, statistics
+from fmnist import statistics
 
 if TYPE_CHECKING:
     from fmnist.config import Network, Recipe
@@ -120,6 +119,9 @@ class Comparison(TypedDict):
     test: str  # "McNemar" for one seed, "paired t" for several
     n: int  # test images, or seeds
     verdict: str  # in words
+    p_holm: NotRequired[float]  # for several seeds: adjusted over the comparisons of the run, what the verdict goes by
+    interval: NotRequired[list[float]]  # for several seeds: low and high, the 95 % confidence interval of `difference`
+    seeds_needed: NotRequired[int]  # for several seeds: those that would show `difference`; missing beyond 10,000
 
 
 class Metrics(TypedDict):
@@ -137,7 +139,8 @@ class Metrics(TypedDict):
     precision: str
     threads: int
     versions: dict[str, str]
-    data: dict[str, Any]  # "source", in words, and "release"; of a recipe that explores also what its pictures show
+    release: str  # of the data set: "current", "first", or "own" for the user's own
+    data: dict[str, Any]  # "source", in words; of a recipe that explores also what its pictures show
     statistics: NotRequired[dict[str, Any]]  # of the data set, where the recipe explores it
     models: dict[str, Model]
     best: str | None  # the network that is best on validation images, where some are held out
@@ -191,7 +194,7 @@ def collect(
     """
     import torch
 
-    from fmnist.exploration import drawn
+    from fmnist.exploration import figure_data
     from fmnist.exploration import statistics as summary
 
     evaluations = {name: [run.evaluation for run in runs] for name, runs in trained.items()}
@@ -204,8 +207,9 @@ def collect(
         "precision": machine.precision,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "data": {"source": source, **(figure_data(found) if found else {})},
-        **({"statistics": statistics(found)} if found else {}),
+        **_provenance(),
+        "release": dataset.release,
+        "data": {"source": dataset.source},
         "models": {name: _model(runs) for name, runs in trained.items()},
         "best": best_on_validation(trained),
         "comparisons": statistics.compare(recipe.pairs, evaluations),
@@ -213,7 +217,7 @@ def collect(
         "notes": list(recipe.notes),
     }
     if exploration is not None:
-        metrics["data"] |= drawn(exploration)
+        metrics["data"] |= figure_data(exploration)
         metrics["statistics"] = summary(exploration)
     return metrics
 
