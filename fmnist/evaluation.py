@@ -1,7 +1,7 @@
-"""What a trained network is worth: predictions, accuracies, confusion, per-class figures, and two networks compared."""
+"""What a trained network is worth: predictions, accuracies, confusion, per-class figures."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from fmnist.data import FashionMNIST
 from fmnist.training import Learner, log_probabilities
 
 SUBSET = 2000  # training images on which the training accuracy is measured
-SIGNIFICANT = 0.05  # a difference less likely than this under chance alone is called more than noise
 
 
 class Predictions(NamedTuple):
@@ -46,9 +45,9 @@ class Evaluation:
     per_class: dict[str, list[float]]  # precision, recall and f1, each of the ten classes
 
     @property
-    def predictions(self) -> np.ndarray:
-        """int64 [T], the likeliest class of each test image."""
-        return self.probabilities.argmax(axis=1)
+    def predictions(self) -> Predictions:
+        """Those of the test images, without the images."""
+        return Predictions(np.empty((len(self.labels), 0, 0), np.uint8), self.labels, self.probabilities)
 
 
 def evaluate(learner: Learner, dataset: FashionMNIST, learnt: torch.Tensor) -> Evaluation:
@@ -91,63 +90,7 @@ def confusion_and_per_class(labels: np.ndarray, predictions: np.ndarray) -> tupl
     return confusion, {name: values.tolist() for name, values in per_class.items()}
 
 
-def compare(a: str, b: str, runs: dict[str, list[Evaluation]]) -> dict[str, Any]:
-    """Say whether network `b` differs from `a` by more than noise, from the runs of each over the same seeds.
-
-    One seed: McNemar's exact test on the test images that only one of the two gets right, which speaks of these two
-    trained networks. Several seeds: the paired t test on the accuracies seed by seed, which speaks of the two recipes.
-    """
-    differences = np.array(
-        [right.test_accuracy - left.test_accuracy for left, right in zip(runs[a], runs[b], strict=True)]
-    )
-    if len(differences) == 1:
-        test, p_value = "McNemar", _mcnemar(runs[a][0], runs[b][0])
-        count = len(runs[a][0].labels)
-    else:
-        test, p_value, count = "paired t", _paired_t(differences), len(differences)
-    return {
-        "a": a,
-        "b": b,
-        "difference": float(differences.mean()),
-        "p_value": p_value,
-        "test": test,
-        "n": count,
-        "verdict": "more than noise" if p_value < SIGNIFICANT else "no more than noise",
-    }
-
-
-# scipy.special's distribution functions: scipy.stats has the tests ready-made, and takes 45 MB to import.
-
-
-def _mcnemar(a: Evaluation, b: Evaluation) -> float:
-    """Two-sided exact p value: were a coin thrown for each image that only one gets right, how rarely so one-sided?"""
-    from scipy.special import bdtr
-
-    a_right, b_right = (run.predictions == run.labels for run in (a, b))
-    only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
-    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
-
-
-def _paired_t(differences: np.ndarray) -> float:
-    """Two-sided p value of differences whose mean would be zero if there were none; certain where they never vary."""
-    from scipy.special import stdtr
-
-    if np.ptp(differences) == 0:
-        return 1.0 if differences[0] == 0 else 0.0
-    error = differences.std(ddof=1) / np.sqrt(len(differences))
-    return 2 * float(stdtr(len(differences) - 1, -abs(differences.mean()) / error))
-
-
 def scores(evaluation: Evaluation) -> dict[str, float]:
     """Return the accuracies and the test loss, by the names they have in metrics.json."""
     names = ("test_accuracy", "train_subset_accuracy", "mean_accuracy", "test_loss")
     return {name: getattr(evaluation, name) for name in names}
-
-
-def mean_and_std(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Return "mean" and "std", the sample standard deviation, of every number of at least two `runs` but the seed."""
-    values = {key: np.array([run[key] for run in runs]) for key in runs[0] if key != "seed"}
-    return {
-        "mean": {key: float(value.mean()) for key, value in values.items()},
-        "std": {key: float(value.std(ddof=1)) for key, value in values.items()},
-    }

@@ -8,8 +8,9 @@ from typing import Any, TypedDict
 import torch
 from typing_extensions import NotRequired  # of typing from Python 3.11 on; comes with torch
 
-from fmnist.evaluation import Evaluation, compare, mean_and_std, scores
+from fmnist.evaluation import Evaluation, scores
 from fmnist.exploration import Exploration, drawn, statistics
+from fmnist.statistics import compare, mean_and_std
 from fmnist.training import best_epoch
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
@@ -111,6 +112,9 @@ class Comparison(TypedDict):
     test: str  # "McNemar" for one seed, "paired t" for several
     n: int  # test images, or seeds
     verdict: str  # in words
+    p_holm: NotRequired[float]  # for several seeds: adjusted over the comparisons of the run, what the verdict goes by
+    interval: NotRequired[list[float]]  # for several seeds: low and high, the 95 % confidence interval of `difference`
+    seeds_needed: NotRequired[int]  # for several seeds: those that would show `difference`; missing beyond 10,000
 
 
 class Metrics(TypedDict):
@@ -184,7 +188,7 @@ def collect(
         **({"statistics": statistics(found)} if found else {}),
         "models": {name: _model(runs) for name, runs in trained.items()},
         "best": best_on_validation(trained),
-        "comparisons": [compare(a, b, evaluations) for a, b in recipe.pairs],
+        "comparisons": compare(recipe.pairs, evaluations),
         "columns": list(recipe.columns),
         "notes": list(recipe.notes),
     }
