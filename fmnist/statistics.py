@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 if TYPE_CHECKING:
+    from fmnist.evaluation import Predictions
     from fmnist.metrics import Comparison, Reproduction
 
 SIGNIFICANT = 0.05  # a p value below it counts as more than noise
@@ -27,8 +28,8 @@ class Scored(Protocol):
     test_accuracy: float
 
     @property
-    def predictions(self) -> Any:
-        """With `correct`, bool [T], for each test image."""
+    def predictions(self) -> "Predictions":
+        """Those of the test images."""
 
 
 # Tests
@@ -163,10 +164,7 @@ def compare(pairs: Sequence[tuple[str, str]], runs: dict[str, list[Scored]]) -> 
     differences = [_differences(runs[a], runs[b]) for a, b in pairs]
     p_values = [paired_t(difference) for difference in differences]
     compared = zip(pairs, differences, p_values, holm(p_values), strict=True)
-    return [
-        {"a": a, "b": b, "n": len(difference), **_compare_recipes(difference, p_value, p_holm, len(pairs))}
-        for (a, b), difference, p_value, p_holm in compared
-    ]
+    return [_compare_recipes(*comparison, len(pairs)) for comparison in compared]
 
 
 def _differences(a: list[Scored], b: list[Scored]) -> np.ndarray:
@@ -190,8 +188,10 @@ def _compare_networks(a: str, b: str, runs: dict[str, list[Scored]]) -> "Compari
     }
 
 
-def _compare_recipes(differences: np.ndarray, p_value: float, p_holm: float, comparisons: int) -> dict[str, Any]:
-    """What a comparison says of two recipes, from the differences of several seeds."""
+def _compare_recipes(
+    pair: tuple[str, str], differences: np.ndarray, p_value: float, p_holm: float, comparisons: int
+) -> "Comparison":
+    """Compare two recipes by the differences of several seeds, as one of so many comparisons."""
     low, high = interval(differences)
     # At the level of Holm's first step, the strictest, so that the number does not depend on the other comparisons.
     needed = seeds_needed(differences, alpha=SIGNIFICANT / comparisons)
@@ -201,10 +201,13 @@ def _compare_recipes(differences: np.ndarray, p_value: float, p_holm: float, com
     points = f"95 % interval {100 * low:+.2f} to {100 * high:+.2f} points"
     verdict = f"{'more' if significant else 'no more'} than noise ({evidence}; {points})"
     return {
+        "a": pair[0],
+        "b": pair[1],
         "difference": float(differences.mean()),
         "p_value": p_value,
         "p_holm": p_holm,
         "test": "paired t",
+        "n": len(differences),
         "interval": [low, high],
         **({"seeds_needed": needed} if needed else {}),
         "verdict": verdict if significant or not needed else f"{verdict}; about {needed:,} seeds would tell",
