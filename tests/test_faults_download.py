@@ -16,7 +16,7 @@ import pytest
 import torchvision
 
 from fmnist import data
-from tests.helpers import child, forks, tiny
+from tests.helpers import child, tiny
 from tests.helpers.child import OFFLINE, command, refused
 
 pytestmark = pytest.mark.usefixtures("earlier_run")
@@ -201,7 +201,7 @@ def test_the_run_after_a_kill_mends_the_data_by_itself(
     if word == "half unpacked":
         tiny.write_torchvision(offline, folders[0], gzipped=True)
     files = tiny.files_table(offline)
-    with forks.started(command(folders), files=files, patches=[OFFLINE, patch]) as process:
+    with child.started(command(folders), files=files, patches=[OFFLINE, patch]) as process:
         child.wait_for(process, word)
         process.kill()
         assert process.wait() == -9
@@ -245,8 +245,8 @@ def test_two_runs_on_an_empty_data_folder_both_succeed(folders, offline, tmp_pat
     files, patches = tiny.files_table(offline), [ONLY_LOADS, OFFLINE, names + FETCHES_SLOWLY, SAYS_IT_WAITS]
     other = [*command(folders)[:-1], tmp_path / "other"]
     with (
-        forks.started(command(folders), files=files, patches=patches) as first,
-        forks.started(other, files=files, patches=patches) as second,
+        child.started(command(folders), files=files, patches=patches) as first,
+        child.started(other, files=files, patches=patches) as second,
     ):
         for process in (first, second):
             child.wait_for(process, "at the lock")
