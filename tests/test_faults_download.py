@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fmnist import download
-from tests.helpers import child, forks, tiny
+from tests.helpers import child, tiny
 from tests.helpers.child import OFFLINE, command, refused
 
 pytestmark = pytest.mark.usefixtures("earlier_run")
@@ -187,7 +187,7 @@ def test_the_run_after_a_kill_mends_the_data_by_itself(
 ):
     elsewhere = tiny.write_idx(offline, tmp_path / "elsewhere", gzipped=True)
     files, patches = tiny.files_table(offline), [OFFLINE, f"SYSTEM = {str(elsewhere)!r}", *patches]
-    with forks.started(command(folders), files=files, patches=patches) as process:
+    with child.started(command(folders), files=files, patches=patches) as process:
         child.wait_for(process, word)
         process.kill()
         assert process.wait() == -9
@@ -221,8 +221,8 @@ def test_two_runs_on_an_empty_data_folder_both_succeed(folders, offline, tmp_pat
     files, patches = tiny.files_table(offline), [ONLY_LOADS, OFFLINE, names + FETCHES_SLOWLY]
     other = [*command(folders)[:-1], tmp_path / "other"]
     with (
-        forks.started(command(folders), files=files, patches=patches) as first,
-        forks.started(other, files=files, patches=patches) as second,
+        child.started(command(folders), files=files, patches=patches) as first,
+        child.started(other, files=files, patches=patches) as second,
     ):
         child.wait_for(first, "fetching")
         waiting = child.wait_for(second, "waiting")[-1]
