@@ -1,22 +1,14 @@
-"""Scores against counts made by hand, and the two significance tests against their definitions."""
+"""Scores against counts made by hand, and what metrics.json collects of them."""
 
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from fmnist import metrics
 from fmnist.data import FashionMNIST, split
-from fmnist.evaluation import (
-    Evaluation,
-    compare,
-    confusion_and_per_class,
-    evaluate,
-    mean_and_std,
-)
+from fmnist.evaluation import confusion_and_per_class, evaluate
 from recipes import RECIPES
 
 
@@ -48,12 +40,6 @@ def made_up(train: int, test: int, right: float = 0.7) -> tuple[FashionMNIST, np
     return dataset, answers[:train], answers[train:]
 
 
-def result(predictions: list[int], labels: list[int]) -> Evaluation:
-    accuracy = float(np.mean(np.array(predictions) == labels))
-    probabilities = np.eye(10, dtype=np.float32)[predictions]
-    return Evaluation(probabilities, np.array(labels), accuracy, 0.0, accuracy, accuracy, np.zeros((10, 10)), {})
-
-
 # Scores
 
 
@@ -65,7 +51,7 @@ def test_accuracies_loss_and_confusion_are_as_counted_by_hand():
     labels = dataset.test_labels.numpy()
     right = sum(int(a == b) for a, b in zip(answers, labels, strict=True))
     assert scored.test_accuracy == right / 610
-    assert (scored.predictions == answers).all()
+    assert (scored.predictions.classes == answers).all()
     sure = 200 / 256
     loss = -(right * math.log(sure) + (610 - right) * math.log((1 - sure) / 9)) / 610
     assert scored.test_loss == pytest.approx(loss, rel=1e-6)
@@ -112,54 +98,6 @@ def test_per_class_figures_by_hand():
     assert per_class["precision"] == pytest.approx([2 / 3, 1 / 2, 2 / 4, *[0] * 7])
     assert per_class["recall"] == pytest.approx([2 / 4, 1 / 2, 2 / 2, *[0] * 7])
     assert per_class["f1"] == pytest.approx([4 / 7, 1 / 2, 4 / 6, *[0] * 7])
-
-
-# Comparisons
-
-
-def mcnemar_by_hand(only_a: int, only_b: int) -> float:
-    """Two-sided exact binomial p value, in fractions: twice the smaller tail, 1 at most."""
-    n, k = only_a + only_b, min(only_a, only_b)
-    return float(min(1, 2 * sum(Fraction(math.comb(n, i), 2**n) for i in range(k + 1))))
-
-
-@pytest.mark.parametrize(("only_a", "only_b"), [(1, 9), (9, 1), (5, 5), (0, 6), (3, 4), (0, 0), (40, 70)])
-def test_mcnemar_is_the_exact_binomial_test_on_what_only_one_gets_right(only_a, only_b):
-    labels = [0] * (only_a + only_b + 20)
-    a = [0] * only_a + [1] * only_b + [0] * 10 + [1] * 10
-    b = [1] * only_a + [0] * only_b + [0] * 10 + [1] * 10
-    compared = compare("a", "b", {"a": [result(a, labels)], "b": [result(b, labels)]})
-    assert compared["p_value"] == pytest.approx(mcnemar_by_hand(only_a, only_b) if only_a + only_b else 1)
-    assert compared["difference"] == pytest.approx((only_b - only_a) / len(labels))
-    assert (compared["test"], compared["n"]) == ("McNemar", len(labels))
-    assert compared["verdict"] == ("more than noise" if compared["p_value"] < 0.05 else "no more than noise")
-
-
-def test_several_seeds_are_compared_with_the_paired_t_test():
-    right_of_100 = {"a": [80, 82, 79, 81, 80], "b": [83, 84, 80, 85, 82]}
-    runs = {
-        name: [result([0] * n + [1] * (100 - n), [0] * 100) for n in rights] for name, rights in right_of_100.items()
-    }
-    compared = compare("a", "b", runs)
-    d = [0.03, 0.02, 0.01, 0.04, 0.02]
-    mean = sum(d) / 5
-    t = mean / math.sqrt(sum((x - mean) ** 2 for x in d) / 4 / 5)
-    assert compared["p_value"] == pytest.approx(2 * stats.t.sf(t, 4))
-    assert compared["p_value"] == pytest.approx(stats.ttest_rel(right_of_100["b"], right_of_100["a"]).pvalue)
-    assert compared["difference"] == pytest.approx(0.024)
-    assert (compared["test"], compared["n"], compared["verdict"]) == ("paired t", 5, "more than noise")
-
-
-def test_differences_without_spread_have_a_p_value_all_the_same():
-    same = [result([0, 1], [0, 0]), result([0, 1], [0, 0])]
-    better = [result([0, 0], [0, 0]), result([0, 0], [0, 0])]
-    assert compare("a", "b", {"a": same, "b": same})["p_value"] == 1
-    assert compare("a", "b", {"a": same, "b": better})["p_value"] == 0
-
-
-def test_mean_and_sample_deviation_over_seeds():
-    over = mean_and_std([{"seed": 0, "x": 1.0}, {"seed": 1, "x": 2.0}, {"seed": 2, "x": 6.0}])
-    assert over == {"mean": {"x": 3.0}, "std": {"x": pytest.approx(math.sqrt((4 + 1 + 9) / 2))}}
 
 
 # metrics.json
