@@ -135,7 +135,7 @@ class Metrics(TypedDict):
     command: NotRequired[str]
     commit: NotRequired[str]  # of this program
     processor: NotRequired[str]
-    release: NotRequired[str]  # of the data set: "today's" or "first"
+    release: NotRequired[str]  # of the data set: "current", "first" or "own"
 
 
 @dataclass(frozen=True)
