@@ -123,8 +123,8 @@ LEGEND = {
     "Epoch": "Epoch: the best on the validation images, whose weights are scored.",
     "Multiply-adds": "Multiply-adds: to score one image.",
     "Seconds": "Seconds: of training.",
-    "Seeds": "±: standard deviation over the seeds. A published figure is reproduced within the 95 % prediction interval "
-    "for one more seed, and exceeded where the measured ones are better than that.",
+    "Seeds": "±: standard deviation over the seeds. A published figure is reproduced if it lies in the 95 % prediction "
+    "interval for one more seed, and exceeded if measured ones are better than that.",
 }
 WARNINGS = {  # by release of the data set
     "first": "Warning: measured on the first release of the data set, whose test images are partly today's training "
@@ -226,12 +226,12 @@ def _warnings(metrics: "Metrics") -> list[str]:
 
 def _kept(metrics: "Metrics") -> list[str]:
     """Of which seed are the weights and what is drawn of one network."""
-    several = [model for model in metrics["models"].values() if "seeds" in model]
-    if not several:
-        return []
-    accuracies = [f"{model['title']} {_cell(model['test_accuracy'], _percent)} %" for model in several]
-    seed = several[0]["seeds"][0]["seed"]
-    return [f"Weights kept, confusion matrices and images are of seed {seed}: {', '.join(accuracies)}"]
+    kept = [f"{model['title']} {_first_seed(model)}" for model in metrics["models"].values() if "seeds" in model]
+    return [f"Weights kept, confusion matrices and images: {'; '.join(kept)}"] if kept else []
+
+
+def _first_seed(model: "Model") -> str:
+    return f"of seed {model['seeds'][0]['seed']}, {_percent(model['test_accuracy'])} %"
 
 
 def _reproductions(metrics: "Metrics") -> list[str]:
@@ -416,10 +416,7 @@ def _section(
     metrics: "Metrics", name: str, pictures: list[Picture], classes: Sequence[str], is_clickable: bool
 ) -> Section:
     model = metrics["models"][name]
-    first_seed = ""
-    if "seeds" in model:
-        accuracy = _cell(model["test_accuracy"], _percent)
-        first_seed = f"of seed {model['seeds'][0]['seed']}, {accuracy} %, as are the weights in {name}.pth"
+    first_seed = f"{_first_seed(model)}, as are the weights in {name}.pth" if "seeds" in model else ""
     headline = f"Test accuracy, %, mean of {_seeds(model)} seeds" if "seeds" in model else "Test accuracy, %"
     facts = [
         (headline, _accuracy(model)),

@@ -97,7 +97,7 @@ def one(model: dict) -> dict:
 def with_seeds(**more: object) -> dict:
     """FFN from three seeds."""
     several = {
-        "seeds": [{"seed": 4}, {"seed": 5}, {"seed": 6}],
+        "seeds": [{"seed": 4 + n, "epochs": [{"train_loss": 0.1 * n, "train_accuracy": 0.9}]} for n in range(3)],
         "mean": {"test_accuracy": 0.8850, "train_loss": 0.2, "test_loss": 0.4, "best_epoch": 7.5},
         "std": {"test_accuracy": 0.0012, "test_loss": 0.01, "best_epoch": 0.7071},
         "published": {"test_accuracy": 0.8836, "test_loss": 0.41},
@@ -165,7 +165,7 @@ def test_several_seeds_give_mean_std_and_verdicts_on_the_published_figures():
     assert cells["Epoch"] == "7.5 ± 0.7"
     assert (cells["points"], cells["Seeds"], cells["Pooled %"]) == ("+0.14", "3", "85.00")
     assert remarks(run) == [
-        "- Weights kept, confusion matrices and images are of seed 4: FFN 88.12 %",
+        "- Weights kept, confusion matrices and images: FFN of seed 4, 88.12 %",
         "- FFN (3 seeds): test accuracy 88.36 published, 88.50 ± 0.12 measured: exceeded; "
         "test loss 0.4100 published, 0.4000 ± 0.0100 measured: reproduced",
     ]
@@ -192,8 +192,8 @@ def test_below_the_table_stand_warnings_verdicts_changes_comparisons_source_and_
     run = metrics(notes=["A note\nof two lines."], source="A. Author, github.com/a/b", release="first")
     run["models"]["cnn"]["change"] = "convolutions"
     assert remarks(run) == [
-        "- Warning: measured on the first release of the data set, whose test images are partly today's training images; "
-        "accuracies are not comparable",
+        "- Warning: measured on the first release of the data set, whose test images are partly today's training "
+        "images; accuracies are not comparable",
         "- One seed: no verdict on the published figures (--seeds 5)",
         "- CNN: convolutions (+3.11 points)",
         "- CNN - FFN: +3.11 points: these two trained networks differ (McNemar p < 0.001); one seed says nothing",
