@@ -209,6 +209,7 @@ def _model(runs: list[Trained]) -> dict[str, Any]:
     """One network's part: its first run in full, and what several seeds made of it."""
     first, network = runs[0], runs[0].network
     several = [{"seed": run.network.training.seed, **run.summary} for run in runs]
+    with_epochs = [row | {"epochs": run.history} for row, run in zip(several, runs, strict=True)]
     return {
         "title": network.title,
         "change": network.change,
@@ -220,5 +221,5 @@ def _model(runs: list[Trained]) -> dict[str, Any]:
         "per_class": {**first.evaluation.per_class, "support": first.evaluation.confusion.sum(axis=1).tolist()},
         "config": network.settings,
         "epochs": [row | {"best": True} if n == first.best_epoch else row for n, row in enumerate(first.history, 1)],
-        **({"seeds": several, **mean_and_std(several)} if len(runs) > 1 else {}),
+        **({"seeds": with_epochs, **mean_and_std(several)} if len(runs) > 1 else {}),
     }
