@@ -1,6 +1,6 @@
 """Print docs/results.md: what the whole runs that come with the program, in outputs/reference, measured.
 
-    python -m benchmarks.results > docs/results.md
+python -m benchmarks.results > docs/results.md
 """
 
 from pathlib import Path
@@ -30,7 +30,9 @@ def page() -> str:
 def section(recipe: Recipe, run: Metrics) -> str:
     """One recipe: how it was run, its table and remarks, and the pictures that come with it."""
     version = f"torch {run['versions']['torch']}" + (f", commit {run['commit'][:7]}" if run["commit"] else "")
-    how = f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {run['threads']} threads, {run['precision']}"
+    how = (
+        f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {run['threads']} threads, {run['precision']}"
+    )
     parts = [f"## `{recipe.name}`: {recipe.title}", f"{recipe.summary.capitalize()}.", f"{how}, {version}."]
     return "\n\n".join([*parts, report.results_table(run), *pictures(recipe.name, run)])
 
