@@ -84,7 +84,10 @@ def read_sample(options: argparse.Namespace) -> Sample:
         from fmnist import photograph
 
         picture = photograph.read(options.image)
-        return Sample(photograph.prepare(picture, options.image), options.image.name, np.asarray(picture))
+        pixels, warning = photograph.prepare(picture, options.image)
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr)
+        return Sample(pixels, options.image.name, np.asarray(picture))
     return test_image(data.load(options.data_dir), options.index)
 
 
