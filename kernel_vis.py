@@ -94,7 +94,10 @@ def read_sample(asked: argparse.Namespace, release: str) -> "Sample":
     from fmnist import photograph
 
     picture = photograph.read(asked.image)
-    return data.Sample(photograph.prepare(picture, asked.image), asked.image.name, np.asarray(picture))
+    pixels, warning = photograph.prepare(picture, asked.image)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    return data.Sample(pixels, asked.image.name, np.asarray(picture))
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
