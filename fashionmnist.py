@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line asks. Raises Refused, Failed or Stopped, which `fmnist.errors.run` puts into words."""
     asked = parse_arguments(argv)
     if asked.list:
-        print(report.listing(RECIPES.values(), HERE / "outputs" / "reference"))
+        print(report.listing(RECIPES.values()))
     else:
         with locked(asked.output_dir / asked.recipe) as folder:
             experiment(asked, folder)
@@ -50,6 +50,8 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
     machine = device.set_up(run.options, any(network.is_torch for network in recipe.networks))
     print(f"{recipe.name}: {recipe.title}, on {machine}, into {folder}")
     dataset = data.load(asked.data_dir).to(machine.device)
+    for network in recipe.networks:
+        data.training_data(dataset, network.training.validation, network.training.seed)  # refused now, if at all
     trainings = recipe.trainings(run.options.get("seeds", 1))
     common = {"machine": machine.settings, "data": {"training data": dataset.digest()}}
     run.plan({network.run_name: {**network.settings, **common} for network in trainings})
@@ -100,9 +102,9 @@ def present(
     recipe: "Recipe", trained: dict[str, list["Trained"]], dataset: "FashionMNIST", machine: "Machine", folder: Path
 ) -> "Metrics":
     """Write metrics.json, every picture and the reports into `folder`; return the content of metrics.json."""
-    from fmnist import checkpoints, exploration, files, metrics
+    from fmnist import checkpoints, exploration, files, metrics, page
     from fmnist.data import CLASSES, test_image
-    from fmnist.figures.album import Album, networks_to_look_into
+    from fmnist.figures import album
 
     explored = exploration.explore(dataset) if recipe.explores else None
     collected = metrics.collect(recipe, trained, dataset, machine, explored)
@@ -111,16 +113,19 @@ def present(
     for name, evaluation in evaluations.items():
         files.write_text(folder / f"{name}_report.txt", evaluation.classification_report())
 
-    album = Album(folder)
+    drawn = album.Album(folder)
     if explored:
-        album.draw_dataset(explored, dataset)
-    album.draw_models(recipe.figures, collected, evaluations)
-    convolutional = [network.name for network in recipe.networks if network.is_convolutional]
-    for name in networks_to_look_into(recipe.figures, convolutional, collected["best"]):
-        model, _ = checkpoints.rebuild(folder / f"{name}.pth", recipe.networks)
-        album.draw_layers(model, collected["models"][name]["title"], test_image(dataset, 0), prefix=f"{name}_")
+        album.draw_dataset(drawn, explored, dataset)
     predictions = {name: evaluation.predictions for name, evaluation in evaluations.items()}
-    report.write_report(folder / "report.html", collected, predictions, album.pictures, CLASSES)
+    album.draw_models(drawn, recipe.figures, collected, predictions)
+    pictures = drawn.pictures
+    convolutional = [network.name for network in recipe.networks if network.is_convolutional]
+    for name in album.networks_to_look_into(recipe.figures, convolutional, collected["best"]):
+        model, content = checkpoints.rebuild(folder / f"{name}.pth", recipe.networks)
+        layers = album.Album(folder, prefix=f"{name}_")
+        album.draw_layers(layers, model, content["title"], test_image(dataset, 0))
+        pictures += layers.pictures
+    page.write_report(folder / "report.html", collected, predictions, pictures, CLASSES)
     return collected
 
 

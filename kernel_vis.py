@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist import options, report
+from fmnist import options
 from fmnist.errors import Refused, run
 from fmnist.files import locked
 from recipes import RECIPES
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parse_arguments(argv)
     own = [options.users_own(asked.network)] if asked.network else []
     weights = asked.weights or find_weights(asked, own)
-    from fmnist import checkpoints
-    from fmnist.figures.album import Album
+    from fmnist import checkpoints, page
+    from fmnist.figures import album
 
     model, content = checkpoints.rebuild(weights, [*networks(), *own])
     if asked.model not in (None, content["model"]):
@@ -41,11 +41,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     sample = read_sample(asked, content["release"])
     recipe = asked.recipe or (content["recipe"] if content["recipe"] in RECIPES else "classic")
     with locked(asked.output_dir / recipe) as folder:
-        album = Album(folder)
-        album.draw_layers(model, content["title"], sample, asked.layer)
+        drawn = album.Album(folder)
+        probabilities = album.draw_layers(drawn, model, content["title"], sample, asked.layer)
         if weights.parent.resolve() == folder.resolve():  # else the report is of another network
-            report.add_figures(folder / "report.html", album.pictures)
-    print(f"{', '.join(path.name for _, path in album.pictures)} are in {folder}")
+            page.add_figures(folder / "report.html", drawn.pictures)
+    likeliest = ", ".join(f"{content['classes'][c]} {probabilities[c]:.1%}" for c in (-probabilities).argsort()[:3])
+    print(f"{content['title']}, {sample.title}: {likeliest}")
+    print(f"{', '.join(path.name for _, path in drawn.pictures)} are in {folder}")
 
 
 def networks() -> list["Network"]:

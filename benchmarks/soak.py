@@ -3,7 +3,7 @@
     python -m benchmarks.soak --kills 200
 
 Weights, optimizer, random order and every number but the times must be equal bit for bit. Tiny data, real processes
-(see tests/forks.py), SIGKILL. The test suite does the same with fewer kills, and at chosen moments.
+(see tests/child.py), SIGKILL. The test suite does the same with fewer kills, and at chosen moments.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 
 from fmnist.checkpoints import checkpoint_paths
 from recipes import RECIPES
-from tests.helpers import child, forks, tiny
+from tests.helpers import child, tiny
 
 MADE = tiny.make(train=200, test=60)
 FILES = tiny.files_table(MADE)
@@ -50,13 +50,13 @@ class Bench:
         self._unbroken: dict[str, Any] = {}
 
     def settings(self, name: str, output: Path, *more: object, patches: tuple[str, ...] = ()) -> dict[str, Any]:
-        """What `forks.run` and `forks.started` want in order to run an experiment into `output`."""
+        """What `child.run` and `child.started` want in order to run an experiment into `output`."""
         arguments = [*EXPERIMENTS[name], "--data-dir", self.data, "--output-dir", output, *more]
-        return {"arguments": arguments, "files": FILES, "patches": [forks.NO_PICTURES, *patches]}
+        return {"arguments": arguments, "files": FILES, "patches": [child.NO_PICTURES, *patches]}
 
     def run(self, name: str, output: Path, *more: object, **settings: Any):
         """Run an experiment to its end, which must be a good one."""
-        done = forks.run(**self.settings(name, output, *more, **settings))
+        done = child.run(**self.settings(name, output, *more, **settings))
         assert done.returncode == 0, done.stderr
         return done
 
@@ -132,7 +132,7 @@ def _checkpoints(name: str, output: Path) -> Path:
 def _ran_to_its_end(bench: Bench, name: str, output: Path, seconds: float | None) -> bool:
     """Start, or resume, a run and kill it after `seconds`; whether it ended by itself, as it must, before."""
     saved = epochs_saved(_checkpoints(name, output))
-    with forks.started(**bench.settings(name, output, *(["--resume"] if saved else []))) as process:
+    with child.started(**bench.settings(name, output, *(["--resume"] if saved else []))) as process:
         if seconds is not None:
             time.sleep(seconds)
             process.kill()
@@ -216,7 +216,7 @@ def kept(output: Path) -> list[Path]:
 
 def resumed(bench: Bench, output: Path, *more: object, name: str = "classic"):
     """Resume an experiment; returns how it ended."""
-    return forks.run(**bench.settings(name, output, "--resume", *more))
+    return child.run(**bench.settings(name, output, "--resume", *more))
 
 
 def ends_as_unbroken(bench: Bench, output: Path, name: str = "classic") -> None:

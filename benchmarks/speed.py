@@ -27,9 +27,8 @@ from torch.utils.data import DataLoader, Subset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
-import kernel_vis
 import recipes
-from fmnist import checkpoints, data, evaluation, metrics, report, training
+from fmnist import checkpoints, data, evaluation, metrics, training
 from fmnist.figures import album, comparisons
 
 ROOT = Path(__file__).parents[1]
@@ -207,10 +206,14 @@ def evaluate_and_draw(dataset: data.FashionMNIST, precision: str) -> tuple[float
     evaluations = {name: runs[0].evaluation for name, runs in trained.items()}
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):
         folder, start = Path(folder), time.perf_counter()
-        drawn = album.draw_models((), numbers, evaluations, dataset, folder)
-        page = (folder / "report.html", numbers, evaluations, dataset.test_images.numpy(), drawn, data.CLASSES)
-        report.write_report(*page)
-        kernel_vis.draw(learner.model, "CNN", kernel_vis.test_image(dataset, 0), folder)
+        images, pictures = dataset.test_images.numpy(), album.Album(folder)
+        predicted = {
+            name: evaluation.Predictions(images, run.labels, run.probabilities) for name, run in evaluations.items()
+        }
+        album.draw_models(pictures, (), numbers, predicted)
+        page = (folder / "report.html", numbers, evaluations, images, pictures.pictures, data.CLASSES)
+        page.write_report(*page)
+        album.draw_layers(pictures, learner.model, "CNN", data.test_image(dataset, 0))
         return evaluating, time.perf_counter() - start
 
 
@@ -233,7 +236,7 @@ def measure_growth(root: Path, picture: Path) -> str:
             said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
             measured[what].append((value, *map(float, said.split())))
             rows.append("| {} | {:,} | {:.1f} | {:,.0f} |".format(what, *measured[what][-1]))
-    comparisons.cost_growth(picture, measured)
+    comparisons.cost_growth(picture, measured, "What training costs, and how it grows")
     return "\n".join(rows)
 
 

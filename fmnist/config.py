@@ -135,9 +135,9 @@ class Network:
     @property
     def is_convolutional(self) -> bool:
         """Whether it has kernels and feature maps to show."""
-        from fmnist.activations import convolutions
+        from torch import nn
 
-        return self.is_torch and bool(convolutions(self.outline()))
+        return self.is_torch and any(isinstance(layer, nn.Conv2d) for layer in self.outline().modules())
 
     def check(self) -> None:
         """Raise Refused, in words, if the settings make no network, or one that cannot learn from such batches."""

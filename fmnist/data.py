@@ -14,7 +14,6 @@ from fmnist.errors import Refused
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 MINIMUM = 2  # images to train on: batch norm takes the variance over a batch
-MEAN, STD = 0.2860, 0.3530  # of the training pixels, on the 0..1 scale
 CSV_FILES = ("fashion-mnist_train.csv", "fashion-mnist_test.csv")
 
 # On 2017-08-31 the authors replaced all four files (github.com/zalandoresearch/fashion-mnist, commit 658ec8c): ten test
@@ -56,6 +55,22 @@ class FashionMNIST(NamedTuple):
         content = hashlib.sha256(self.train_images.cpu().numpy().tobytes())
         content.update(self.train_labels.cpu().numpy().tobytes())
         return content.hexdigest()[:16]
+
+
+class Sample(NamedTuple):
+    """An image that is shown to a network."""
+
+    pixels: np.ndarray  # uint8 [28, 28], prepared as the training images are
+    title: str
+    photograph: np.ndarray | None = None  # uint8 [h, w, 3], the user's picture before it was prepared
+
+
+def test_image(dataset: FashionMNIST, index: int) -> Sample:
+    """Return the test image number `index`. Raises Refused if there are not so many."""
+    if index >= len(dataset.test_images):
+        raise Refused(f"--index {index}: the test images are numbered 0 to {len(dataset.test_images) - 1}")
+    true_class = CLASSES[dataset.test_labels[index]]
+    return Sample(dataset.test_images[index].cpu().numpy(), f"test image {index}, {true_class}")
 
 
 def load(data_dir: Path | str, log: Callable[[str], None] = print) -> FashionMNIST:
@@ -126,11 +141,6 @@ def _digest(labels: Tensor) -> str:
 
 
 # Tensors to train with
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Turn uint8 [B, 28, 28] into what the networks eat: float32 [B, 1, 28, 28] of mean 0 and deviation 1."""
-    return images.unsqueeze(1).float().mul_(1 / (255 * STD)).sub_(MEAN / STD)
 
 
 class TrainingData(NamedTuple):

@@ -119,6 +119,9 @@ class Comparison(TypedDict):
     test: str  # "McNemar" for one seed, "paired t" for several
     n: int  # test images, or seeds
     verdict: str  # in words
+    p_holm: NotRequired[float]  # for several seeds: adjusted over the comparisons of the run, what the verdict goes by
+    interval: NotRequired[list[float]]  # for several seeds: low and high, the 95 % confidence interval of `difference`
+    seeds_needed: NotRequired[int]  # for several seeds: those that would show `difference`; missing beyond 10,000
 
 
 class Metrics(TypedDict):
@@ -136,7 +139,8 @@ class Metrics(TypedDict):
     precision: str
     threads: int
     versions: dict[str, str]
-    data: dict[str, Any]  # "source", in words, and "release"; of a recipe that explores also what its pictures show
+    release: str  # of the data set: "current", "first", or "own" for the user's own
+    data: dict[str, Any]  # "source", in words; of a recipe that explores also what its pictures show
     statistics: NotRequired[dict[str, Any]]  # of the data set, where the recipe explores it
     models: dict[str, Model]
     best: str | None  # the network that is best on validation images, where some are held out
@@ -190,7 +194,7 @@ def collect(
     """
     import torch
 
-    from fmnist.exploration import drawn
+    from fmnist.exploration import figure_data
     from fmnist.exploration import statistics as summary
 
     evaluations = {name: [run.evaluation for run in runs] for name, runs in trained.items()}
@@ -204,7 +208,8 @@ def collect(
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         **_provenance(),
-        "data": {"source": dataset.source, "release": dataset.release},
+        "release": dataset.release,
+        "data": {"source": dataset.source},
         "models": {name: _model(runs) for name, runs in trained.items()},
         "best": best_on_validation(trained),
         "comparisons": statistics.compare(recipe.pairs, evaluations),
@@ -212,7 +217,7 @@ def collect(
         "notes": list(recipe.notes),
     }
     if exploration is not None:
-        metrics["data"] |= drawn(exploration)
+        metrics["data"] |= figure_data(exploration)
         metrics["statistics"] = summary(exploration)
     return metrics
 

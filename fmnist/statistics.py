@@ -5,6 +5,7 @@ of the same network from two seeds differ by tenths of a point. So a verdict on 
 seed each, McNemar's test tells two trained networks apart, which is a smaller question.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 if TYPE_CHECKING:
+    from fmnist.evaluation import Predictions
     from fmnist.metrics import Comparison, Reproduction
 
 SIGNIFICANT = 0.05  # a p value below it counts as more than noise
@@ -26,8 +28,8 @@ class Scored(Protocol):
     test_accuracy: float
 
     @property
-    def predictions(self) -> Any:
-        """With `correct`, bool [T], for each test image."""
+    def predictions(self) -> "Predictions":
+        """Those of the test images."""
 
 
 # Tests
@@ -71,9 +73,12 @@ def equivalence(a: np.ndarray, b: np.ndarray, margin: float) -> float:
     """
     if _constant(a) and _constant(b):
         return float(abs(np.mean(a) - np.mean(b)) >= margin)
-    above = stats.ttest_ind(np.add(a, margin), b, equal_var=False, alternative="greater").pvalue
-    below = stats.ttest_ind(np.subtract(a, margin), b, equal_var=False, alternative="less").pvalue
-    return float(max(above, below))
+
+    def one_sided(shift: float, alternative: str) -> float:
+        groups = (np.mean(a) + shift, np.std(a, ddof=1), len(a), np.mean(b), np.std(b, ddof=1), len(b))
+        return float(stats.ttest_ind_from_stats(*groups, equal_var=False, alternative=alternative).pvalue)
+
+    return max(one_sided(margin, "greater"), one_sided(-margin, "less"))
 
 
 def _constant(values: np.ndarray) -> bool:
@@ -120,7 +125,7 @@ def seeds_needed(differences: np.ndarray, power: float = 0.8, alpha: float = SIG
         return None if abs(differences[0]) < SAME else 2
     effect = abs(np.mean(differences)) / np.std(differences, ddof=1)
 
-    def reached(n: np.ndarray) -> np.ndarray:  # a significant difference of the wrong sign shows nothing
+    def reached(n: int) -> float:  # a significant difference of the wrong sign shows nothing
         return stats.nct.sf(stats.t.ppf(1 - alpha / 2, n - 1), n - 1, effect * np.sqrt(n))
 
     return _fewest(reached, power)
@@ -132,18 +137,17 @@ def samples_for_equivalence(std: float, margin: float, power: float = 0.8) -> in
     `std` is the standard deviation in either group, whose means are equal. None where 10,000 are not enough.
     """
 
-    def reached(n: np.ndarray) -> np.ndarray:  # both one-sided tests: 1 - P(the first fails) - P(the second fails)
+    def reached(n: int) -> float:  # both one-sided tests: 1 - P(the first fails) - P(the second fails)
         freedom = 2 * n - 2
         return 2 * stats.nct.sf(stats.t.ppf(1 - SIGNIFICANT, freedom), freedom, margin / std * np.sqrt(n / 2)) - 1
 
     return _fewest(reached, power)
 
 
-def _fewest(reached: Callable[[np.ndarray], np.ndarray], power: float) -> int | None:
-    """Return the smallest n from 2 to 10,000 of which `reached`, int [N] -> float [N], is at least `power`."""
-    counts = np.arange(2, MOST_SEEDS + 1)
-    enough = np.flatnonzero(reached(counts) >= power)
-    return int(counts[enough[0]]) if len(enough) else None
+def _fewest(reached: Callable[[int], float], power: float) -> int | None:
+    """Return the smallest n from 2 to 10,000 for which `reached`, which grows with n, is at least `power`."""
+    fewest = 2 + bisect_left(range(2, MOST_SEEDS + 1), power, key=reached)
+    return fewest if fewest <= MOST_SEEDS else None
 
 
 # Verdicts
@@ -160,10 +164,7 @@ def compare(pairs: Sequence[tuple[str, str]], runs: dict[str, list[Scored]]) -> 
     differences = [_differences(runs[a], runs[b]) for a, b in pairs]
     p_values = [paired_t(difference) for difference in differences]
     compared = zip(pairs, differences, p_values, holm(p_values), strict=True)
-    return [
-        {"a": a, "b": b, "n": len(difference), **_compare_recipes(difference, p_value, p_holm, len(pairs))}
-        for (a, b), difference, p_value, p_holm in compared
-    ]
+    return [_compare_recipes(*comparison, len(pairs)) for comparison in compared]
 
 
 def _differences(a: list[Scored], b: list[Scored]) -> np.ndarray:
@@ -187,22 +188,26 @@ def _compare_networks(a: str, b: str, runs: dict[str, list[Scored]]) -> "Compari
     }
 
 
-def _compare_recipes(differences: np.ndarray, p_value: float, p_holm: float, comparisons: int) -> dict[str, Any]:
-    """What a comparison says of two recipes, from the differences of several seeds."""
+def _compare_recipes(
+    pair: tuple[str, str], differences: np.ndarray, p_value: float, p_holm: float, comparisons: int
+) -> "Comparison":
+    """Compare two recipes by the differences of several seeds, as one of so many comparisons."""
     low, high = interval(differences)
     # At the level of Holm's first step, the strictest, so that the number does not depend on the other comparisons.
     needed = seeds_needed(differences, alpha=SIGNIFICANT / comparisons)
     significant = p_holm < SIGNIFICANT
     adjusted = " after Holm" if comparisons > 1 else ""
-    verdict = (
-        f"{'more' if significant else 'no more'} than noise (paired t {_p(p_holm)}{adjusted}, {len(differences)} seeds; "
-        f"95 % interval {100 * low:+.2f} to {100 * high:+.2f} points)"
-    )
+    evidence = f"paired t {_p(p_holm)}{adjusted}, {len(differences)} seeds"
+    points = f"95 % interval {100 * low:+.2f} to {100 * high:+.2f} points"
+    verdict = f"{'more' if significant else 'no more'} than noise ({evidence}; {points})"
     return {
+        "a": pair[0],
+        "b": pair[1],
         "difference": float(differences.mean()),
         "p_value": p_value,
         "p_holm": p_holm,
         "test": "paired t",
+        "n": len(differences),
         "interval": [low, high],
         **({"seeds_needed": needed} if needed else {}),
         "verdict": verdict if significant or not needed else f"{verdict}; about {needed:,} seeds would tell",

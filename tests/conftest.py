@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import warnings
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -29,15 +28,15 @@ def made_up() -> tiny.Tiny:
 @pytest.fixture
 def offline(monkeypatch, made_up) -> tiny.Tiny:
     """The made-up data, whose checksums count as the published ones here; no other source is within reach."""
-    from fmnist import data
+    from fmnist import download
 
-    def out_of_reach(_private: Path) -> Path:
-        raise data.Unavailable("out of reach")
+    def out_of_reach(_private: Path, _log) -> Path:
+        raise download.Unavailable("out of reach")
 
-    monkeypatch.setattr(data, "FILES", tiny.files_table(made_up))
-    monkeypatch.setattr(data, "SYSTEM_COPY", Path("/nonexistent/fashion-mnist"))
-    monkeypatch.setattr(data, "_download", out_of_reach)
-    monkeypatch.setattr(data, "_fetch_package", out_of_reach)
+    monkeypatch.setattr(download, "FILES", tiny.files_table(made_up))
+    monkeypatch.setattr(download, "SYSTEM_COPY", Path("/nonexistent/fashion-mnist"))
+    monkeypatch.setattr(download, "_download", out_of_reach)
+    monkeypatch.setattr(download, "_fetch_package", out_of_reach)
     return made_up
 
 
@@ -65,7 +64,7 @@ def no_pictures(monkeypatch):
     """Leave out the pictures, where a test is not about them: they take seconds."""
     from fmnist.figures import album
 
-    for name in ("draw_data", "draw_models", "networks_to_look_into"):
+    for name in ("draw_dataset", "draw_models", "networks_to_look_into"):
         monkeypatch.setattr(album, name, lambda *_: [])
 
 
@@ -109,7 +108,7 @@ def earlier_run(folders) -> None:
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory):
-    """Where real trainings are interrupted; see tests/soak.py."""
+    """Where real trainings are interrupted; see benchmarks/soak.py."""
     from benchmarks.soak import Bench
 
     return Bench(tmp_path_factory.mktemp("bench"))
@@ -170,35 +169,26 @@ def real_data(real_folder):
 # The table of faults. A test that injects fault N is marked @pytest.mark.fault(N, "in words"); one that injects it more
 # than once says how often: record_property("injections", 20).
 
-FAULTS = pytest.StashKey[dict[str, tuple[int, str]]]()
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.user_properties += [("fault", mark.args) for mark in item.iter_markers("fault")]
 
 
-def pytest_collection_modifyitems(config, items):
-    marks = ((item.nodeid, mark.args) for item in items for mark in item.iter_markers("fault"))
-    config.stash[FAULTS] = defaultdict(list)
-    for nodeid, (number, words) in marks:
-        config.stash[FAULTS][nodeid].append((number, words))
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    faults = config.stash.get(FAULTS, {})
-    injected, survived = defaultdict(int), defaultdict(int)
-    words, tests = {}, defaultdict(dict)
-    reports = [(kind, report) for kind in ("passed", "failed", "error") for report in terminalreporter.getreports(kind)]
-    for kind, report in reports:
-        if kind == "passed" and report.when != "call":
-            continue
-        times = dict(getattr(report, "user_properties", ())).get("injections", 1)
-        for number, said in faults.get(report.nodeid, ()):
-            words.setdefault(number, said)
-            tests[number][report.nodeid.split("[")[0].removeprefix("tests/")] = None
-            injected[number] += times
-            survived[number] += times * (kind == "passed")
-    if not words:
-        return
-    terminalreporter.section("faults injected")
-    terminalreporter.write_line("| # | fault | injected | survived | by |")
-    terminalreporter.write_line("| -: | ----- | -------: | -------: | -- |")
-    for number in sorted(words):
-        by = ", ".join(f"`{name}`" for name in tests[number])
-        terminalreporter.write_line(f"| {number} | {words[number]} | {injected[number]} | {survived[number]} | {by} |")
+def pytest_terminal_summary(terminalreporter):
+    rows = {}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.getreports(outcome):
+            times = dict(report.user_properties).get("injections", 1)
+            for number, words in (value for name, value in report.user_properties if name == "fault"):
+                row = rows.setdefault(number, {"words": words, "injected": 0, "survived": 0, "files": {}})
+                row["injected"] += times
+                row["survived"] += times * (outcome == "passed")
+                row["files"][f"`{Path(report.location[0]).name}`"] = None
+    if rows:
+        terminalreporter.section("faults injected")
+        terminalreporter.write_line("| # | fault | injected | survived | test file |")
+        terminalreporter.write_line("| -: | ----- | -------: | -------: | --------- |")
+    for number, row in sorted(rows.items()):
+        files = ", ".join(row["files"])
+        terminalreporter.write_line(f"| {number} | {row['words']} | {row['injected']} | {row['survived']} | {files} |")

@@ -5,14 +5,23 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import torch
 
 from fmnist import errors
 from fmnist.errors import Failed, Refused, Stopped
+from tests.helpers import needs
+from tests.helpers.child import ROOT
 
-ROOT = Path(__file__).parents[1]
+NO_MEMORY = "out of memory: a smaller batch needs less, for example --batch-size 32"
+OUT_OF_MEMORY = [
+    MemoryError(),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 5.05 GB)"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +44,13 @@ def raising(error: BaseException):
     [
         (Refused("--lr: too high; lower it"), 2, "error: --lr: too high; lower it"),
         (Failed("the loss\n   is gone"), 1, "error: the loss is gone"),
-        (PermissionError(errno.EACCES, "Permission denied", "some.png"), 1, "error: some.png: Permission denied; "),
-        (OSError(errno.ENOSPC, "No space left on device", "some.pt"), 1, "error: some.pt: No space left on device; "),
-        (OSError("no number, no name"), 1, "error: no number, no name; "),
-        (MemoryError(), 1, "error: out of memory: a smaller batch needs less, for example --batch-size 32"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.png"), 1, "error: a.png: Permission denied; look at "),
+        (OSError("no number, no name"), 1, "error: no number, no name; look at "),
+        *(
+            (OSError(n, os.strerror(n), "a.pt"), 1, f"error: a.pt: {os.strerror(n)}; what was ")
+            for n in errors.NO_SPACE
+        ),
+        *((error, 1, f"error: {NO_MEMORY}") for error in OUT_OF_MEMORY),
     ],
 )
 def test_an_expected_error_is_one_line(capsys, error, exit_code, line):
@@ -47,12 +59,6 @@ def test_an_expected_error_is_one_line(capsys, error, exit_code, line):
     assert out == ""
     assert err.startswith(line)
     assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
-def test_no_room_is_told_from_other_trouble_with_files(capsys, number):
-    errors.run(raising(OSError(number, os.strerror(number), "a.pt")))
-    assert "what was saved before is intact: make room" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("x"), KeyError("x")])
@@ -77,43 +83,40 @@ def test_stopped_says_how_to_go_on_and_no_library_can_swallow_it(capsys):
 
 # Real signals and pipes, in children that import no torch
 
-START = "import signal, sys, time; from fmnist import errors\n"
-MAINS = {
-    "waits": "def main(): print('ready', flush=True); signal.pause()",
-    "cleans up for ever": """
-def main():
+WAIT = "print('ready', flush=True); time.sleep(60)"
+CLEAN_UP_FOR_EVER = f"""
     try:
-        print('ready', flush=True)
-        signal.pause()
+        {WAIT}
     finally:
         print('cleaning', flush=True)
-        while True: signal.pause()
-""",
-    "prints": "def main(): print('word\\n' * 9)",
-    "prints without a line's end": "def main(): sys.stdout.write('word')",
-}
+        time.sleep(60)
+"""
+PRINTS = ["print('word\\n' * 9)", "sys.stdout.write('word')"]  # the second is left to the last flush
 
 
-def start(main: str, stdout=subprocess.PIPE) -> subprocess.Popen:
-    program = f"{START}{MAINS[main]}\nsys.exit(errors.run(main))"
+def start(body: str, stdout=subprocess.PIPE) -> subprocess.Popen:
+    """Start an interpreter whose `main` has this `body`."""
+    program = f"import sys, time; from fmnist import errors\ndef main(): {body}\nsys.exit(errors.run(main))"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True
     )
 
 
+@needs.posix
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_program_with_a_word(number, exit_code):
-    with start("waits") as process:
+    with start(WAIT) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (exit_code, "", "stopped: nothing was in training\n")
 
 
+@needs.posix
 @pytest.mark.parametrize(("second", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_signal_ends_it_at_once(second, exit_code):
-    with start("cleans up for ever") as process:
+    with start(CLEAN_UP_FOR_EVER) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "cleaning\n"
@@ -123,20 +126,21 @@ def test_a_second_signal_ends_it_at_once(second, exit_code):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("main", ["prints", "prints without a line's end"])
-def test_a_reader_that_has_gone_is_no_cause_for_words(main):
+@needs.posix
+@pytest.mark.parametrize("body", PRINTS)
+def test_a_reader_that_has_gone_is_no_cause_for_words(body):
     read, write = os.pipe()
     os.close(read)
-    with start(main, stdout=write) as process:
+    with start(body, stdout=write) as process:
         os.close(write)
         _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (1, "")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize("main", ["prints", "prints without a line's end"])
-def test_output_that_finds_no_room_is_said_once(main):
-    with open("/dev/full", "w") as full, start(main, stdout=full) as process:
+@needs.dev_full
+@pytest.mark.parametrize("body", PRINTS)
+def test_output_that_finds_no_room_is_said_once(body):
+    with open("/dev/full", "w") as full, start(body, stdout=full) as process:
         _, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert err.startswith("error: No space left on device; ")
@@ -144,17 +148,15 @@ def test_output_that_finds_no_room_is_said_once(main):
 
 
 def test_a_log_in_a_file_has_each_line_as_soon_as_it_is_printed(tmp_path):
-    MAINS["prints and waits"] = (
-        "def main(): print('epoch 1'); print('ready', file=sys.stderr, flush=True); signal.pause()"
-    )
-    with open(tmp_path / "log", "w") as log, start("prints and waits", stdout=log) as process:
+    body = "print('epoch 1'); print('ready', file=sys.stderr, flush=True); time.sleep(60)"
+    with open(tmp_path / "log", "w") as log, start(body, stdout=log) as process:
         assert process.stderr.readline() == "ready\n"
         process.kill()
     assert (tmp_path / "log").read_text() == "epoch 1\n"
 
 
-def test_a_path_of_any_bytes_can_be_printed(tmp_path):
-    MAINS["prints a path"] = "def main(): print(b'/tmp/\\xff'.decode(errors='surrogateescape'))"
-    with start("prints a path") as process:
+@needs.linux
+def test_a_path_of_any_bytes_can_be_printed():
+    with start("print(b'/tmp/\\xff'.decode(errors='surrogateescape'))") as process:
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "/tmp/\\udcff\n", "")

@@ -15,14 +15,14 @@ import torch
 from benchmarks.soak import AT_STEP, MADE, MOMENTS, ends_as_unbroken, epochs_saved, kept, resumed, saving, soak
 from fmnist import checkpoints
 from fmnist.errors import Refused
-from tests.helpers import child, forks, tiny
+from tests.helpers import child, tiny
 
 
 @pytest.fixture(scope="module")
 def stopped(bench, tmp_path_factory) -> Path:
     """The output folder of a run of `classic` killed when its first network was in epoch 4; not to be changed."""
     output = tmp_path_factory.mktemp("stopped")
-    with forks.started(**bench.settings("classic", output, patches=(AT_STEP.format(step=3 * 10 + 5),))) as process:
+    with child.started(**bench.settings("classic", output, patches=(AT_STEP.format(step=3 * 10 + 5),))) as process:
         child.wait_for(process, "in a step")
         process.kill()
         assert process.wait() == -signal.SIGKILL
@@ -46,7 +46,7 @@ def test_a_checkpoint_that_cannot_be_written_harms_no_other(error, bench, tmp_pa
     copy = f"import shutil; shutil.copytree(path.parent, {str(tmp_path / 'before')!r}); raise {error}"
     copy = copy.replace("path.parent", "os.path.dirname(self.file.name)")
     output = tmp_path / "output"
-    failed = forks.run(**bench.settings("classic", output, patches=(saving(4, "half_way", copy),)))
+    failed = child.run(**bench.settings("classic", output, patches=(saving(4, "half_way", copy),)))
     assert failed.returncode == 1
     if error.startswith("OSError"):
         line = child.only_line(failed, 1)
@@ -64,7 +64,7 @@ def test_a_checkpoint_that_cannot_be_written_harms_no_other(error, bench, tmp_pa
 @pytest.mark.fault(11, "SIGKILL before, during and just after a checkpoint is written")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_around_the_writing_of_a_checkpoint(moment, bench, tmp_path):
-    with forks.started(**bench.settings("classic", tmp_path, patches=(saving(4, moment),))) as process:
+    with child.started(**bench.settings("classic", tmp_path, patches=(saving(4, moment),))) as process:
         child.wait_for(process, "saving")
         process.kill()
         assert process.wait() == -signal.SIGKILL
@@ -111,7 +111,7 @@ def test_a_cut_weights_file_given_by_hand_is_refused(percent, bench, tmp_path):
     body = (bench.folder / "unbroken" / "classic" / "classic" / "cnn.pth").read_bytes()
     path = tmp_path / "cut.pth"
     path.write_bytes(body[: len(body) * percent // 100])
-    done = forks.run(["--weights", path, "--output-dir", tmp_path / "output"], script="kernel_vis")
+    done = child.run(["--weights", path, "--output-dir", tmp_path / "output"], script="kernel_vis")
     assert str(path) in child.only_line(done, 2)
     assert child.snapshot(tmp_path / "output") == {}
 

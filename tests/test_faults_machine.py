@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fmnist import checkpoints, files, training
-from tests.helpers import child, forks, tiny
+from tests.helpers import child, tiny
 from tests.helpers.child import command, strays
 
 pytestmark = pytest.mark.usefixtures("data_is_there")
@@ -42,7 +42,7 @@ checkpoints.Checkpoints.save = save_with_less_room
 @pytest.mark.fault(12, FULL_DISK)
 def test_a_checkpoint_that_finds_no_room_fails_and_the_earlier_one_serves(folders):
     table, arguments = tiny.files_table(tiny.make()), command(folders, *SMALL)
-    with forks.started(arguments, files=table, patches=[LIMITS_THE_SIZE]) as process:
+    with child.started(arguments, files=table, patches=[LIMITS_THE_SIZE]) as process:
         child.wait_for(process, "limited")
         done = child.finish(process)
     saved = folders[1] / "classic" / "checkpoints"
@@ -197,7 +197,7 @@ def test_no_memory_fails_advising_a_smaller_batch(folders, run_here, monkeypatch
 def test_no_memory_for_real(folders, more):
     arguments = command(folders, "classic", "--models", "ffn", "--hidden", 8192, 8192, "--epochs", 1)
     patches = [f"MORE = {more}{LIMITS_MEMORY}"]
-    with forks.started(arguments, files=tiny.files_table(tiny.make()), patches=patches) as process:
+    with child.started(arguments, files=tiny.files_table(tiny.make()), patches=patches) as process:
         child.wait_for(process, "limited")
         done = child.finish(process)
     line = child.only_line(done, 1)

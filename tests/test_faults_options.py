@@ -12,7 +12,7 @@ from benchmarks.soak import FILES, MADE
 from fmnist.checkpoints import apply_weights, load_weights, save_weights
 from fmnist.errors import Refused
 from recipes import Network, rebuild
-from tests.helpers import child, forks
+from tests.helpers import child
 from tests.helpers.garments import photo
 from tests.helpers.tiny import write_torchvision
 
@@ -120,7 +120,7 @@ def test_a_batch_of_one_is_too_little_for_batch_norm(arguments, tmp_path):
     """Batch norm over a single value has no deviation: PyTorch raises in the first step, where it is too late."""
     root = write_torchvision(MADE, tmp_path / "data")
     command = [*arguments, "--batch-size", "1", "--data-dir", root, "--output-dir", tmp_path / "output"]
-    line = child.only_line(forks.run(command, files=FILES), 2)
+    line = child.only_line(child.run(command, files=FILES), 2)
     assert "--batch-size" in line
     assert child.snapshot(tmp_path / "output") == {}
 
@@ -272,7 +272,7 @@ def test_code_in_a_checkpoint_is_not_run_on_resume(tmp_path):
     (folder / "ffn-seed0-epoch0003.pt").write_bytes(crafted("zip", Bomb(mark)))
     command = ["--resume", "--data-dir", root, "--output-dir", tmp_path / "output"]
     before = child.snapshot(tmp_path / "output")
-    line = child.only_line(forks.run(command, files=FILES), 2)
+    line = child.only_line(child.run(command, files=FILES), 2)
     assert "ffn-seed0-epoch0003.pt" in line
     assert not mark.exists()
     assert child.snapshot(tmp_path / "output") == before

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fmnist import checkpoints
-from tests.helpers import child, forks, tiny
+from tests.helpers import child, tiny
 from tests.helpers.child import command, strays
 
 pytestmark = pytest.mark.usefixtures("data_is_there")
@@ -93,7 +93,7 @@ IN_USE = "a second run into an output folder in use; a lock left by a killed run
 @pytest.mark.fault(26, IN_USE)
 def test_a_folder_in_use_is_refused_and_free_again_once_its_run_is_killed(folders, run_here, no_pictures):
     holds = "data.load = lambda *_: here('holding')"
-    with forks.started(command(folders), files=tiny.files_table(tiny.make()), patches=[holds]) as process:
+    with child.started(command(folders), files=tiny.files_table(tiny.make()), patches=[holds]) as process:
         child.wait_for(process, "holding")
         before = child.snapshot(folders[1])
         line = child.only_line(run_here(command(folders)), 2)
@@ -116,7 +116,7 @@ def test_kernel_vis_does_not_write_into_a_folder_in_use(folders, run_here, no_pi
     assert trained.returncode == 0, trained.stderr
     before = child.snapshot(folders[1])
     holds = "data.load = lambda *_: here('holding')"
-    with forks.started(command(folders, "classic"), files=tiny.files_table(tiny.make()), patches=[holds]) as process:
+    with child.started(command(folders, "classic"), files=tiny.files_table(tiny.make()), patches=[holds]) as process:
         child.wait_for(process, "holding")
         line = child.only_line(run_here(command(folders, "classic"), main=kernel_vis.main), 2)
     assert "another run is writing here" in line
@@ -163,7 +163,7 @@ def finished(tmp_path_factory):
     written = tiny.make()
     tiny.write_torchvision(written, folders[0])
     table = tiny.files_table(written)
-    done = forks.run(command(folders, *RUN), files=table)
+    done = child.run(command(folders, *RUN), files=table)
     assert (done.returncode, done.stderr) == (0, "")
     return folders[0], child.snapshot(folders[1]), table
 
@@ -181,7 +181,7 @@ def test_a_kill_while_a_file_is_written_leaves_each_whole_or_as_before(tmp_path,
         (output / file).write_bytes(content)
     arguments = [*command((data_folder, output), *RUN), "--seed", 1]
     patches = [f"NAME = {name!r}{HALF_WRITTEN}"]
-    with forks.started(arguments, files=table, patches=patches) as process:
+    with child.started(arguments, files=table, patches=patches) as process:
         child.wait_for(process, "half written")
         process.kill()
         assert process.wait(20) == -9
@@ -196,7 +196,7 @@ def test_a_kill_while_a_file_is_written_leaves_each_whole_or_as_before(tmp_path,
         assert_whole(output / file)
     assert {file for file in before if "checkpoints" not in file} <= set(after), "nothing that stood here has gone"
 
-    done = forks.run([*command((data_folder, output), "classic"), "--resume"], files=table)
+    done = child.run([*command((data_folder, output), "classic"), "--resume"], files=table)
     assert (done.returncode, done.stderr) == (0, "")
     assert not strays(output)
     assert child.snapshot(output)[f"classic/{name}"] != before[f"classic/{name}"]

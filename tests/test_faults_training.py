@@ -27,7 +27,7 @@ from benchmarks.soak import (
     saving,
 )
 from fmnist import checkpoints
-from tests.helpers import child, forks
+from tests.helpers import child
 
 # A stop and a resume
 
@@ -50,7 +50,7 @@ def test_k_epochs_a_stop_and_the_rest_are_n_epochs(name, bench, tmp_path):
 def test_a_stop_within_an_epoch_costs_that_epoch_alone(name, bench, tmp_path):
     step = "ffn.NumpyLearner" if name == "numpy" else "training.TorchLearner"
     patch = "import ffn\n" + AT_STEP.format(step=2 * STEPS[name] + 4).replace("training.TorchLearner", step)
-    with forks.started(**bench.settings(name, tmp_path, patches=(patch,))) as process:
+    with child.started(**bench.settings(name, tmp_path, patches=(patch,))) as process:
         child.wait_for(process, "in a step")
         process.kill()
         assert process.wait() == -signal.SIGKILL
@@ -85,7 +85,7 @@ def test_the_same_augmented_batches_come_in_the_same_order(bench, tmp_path):
 
     parts = tmp_path / "parts"
     settings = bench.settings("classic", parts, patches=(AUGMENTED, AT_STEP.format(step=5 * 10 + 5)))
-    with forks.started(**settings) as process:  # in the second epoch of the second network
+    with child.started(**settings) as process:  # in the second epoch of the second network
         lines = child.wait_for(process, "in a step")
         process.kill()
         process.wait()
@@ -123,7 +123,7 @@ def advised(stderr: str) -> list[str]:
 
 def goes_on_as_advised(bench: Bench, done, output: Path) -> None:
     settings = bench.settings("classic", output)
-    rest = forks.run(**{**settings, "arguments": advised(done.stderr)})
+    rest = child.run(**{**settings, "arguments": advised(done.stderr)})
     assert rest.returncode == 0, rest.stderr
     ends_as_unbroken(bench, output)
 
@@ -132,7 +132,7 @@ def test_the_advice_holds_what_the_run_was_resumed_with(bench, tmp_path):
     """A stop before any checkpoint knows of it: without the words, the advised command would end at two epochs."""
     bench.run("classic", tmp_path, "--epochs", "2")
     settings = bench.settings("classic", tmp_path, "--resume", "--epochs", "4", patches=(AT_STEP.format(step=3),))
-    with forks.started(**settings) as process:
+    with child.started(**settings) as process:
         child.wait_for(process, "in a step")
         process.send_signal(signal.SIGINT)
         done = child.finish(process)
@@ -157,7 +157,7 @@ EVALUATING = "evaluation.log_probabilities = lambda *_: here('evaluating')"
 )
 def test_one_signal_saves_and_says_how_to_go_on(number, patch, word, bench, tmp_path):
     output = tmp_path / "a folder's name"
-    with forks.started(**bench.settings("classic", output, patches=(patch,))) as process:
+    with child.started(**bench.settings("classic", output, patches=(patch,))) as process:
         child.wait_for(process, word)
         process.send_signal(number)
         done = child.finish(process)
@@ -170,7 +170,7 @@ def test_one_signal_saves_and_says_how_to_go_on(number, patch, word, bench, tmp_
 def test_a_second_ctrl_c_ends_it_at_once(bench, tmp_path):
     unwinding = "checkpoints.RunState.has_checkpoints = lambda _: here('unwinding')"
     settings = bench.settings("classic", tmp_path, patches=(AT_STEP.format(step=15), unwinding))
-    with forks.started(**settings) as process:
+    with child.started(**settings) as process:
         child.wait_for(process, "in a step")
         process.send_signal(signal.SIGINT)
         child.wait_for(process, "unwinding")
@@ -218,7 +218,7 @@ def test_a_loss_that_is_no_number(step, early, words, last, bench, tmp_path):
     output = Path(shutil.copytree(bench.folder / "unbroken" / "classic", tmp_path / "output"))
     before = {name: body for name, body in child.snapshot(output).items() if "checkpoints" not in name}
     settings = bench.settings("classic", output, patches=(NAN.format(step=step, early=early),))
-    line = child.only_line(forks.run(**settings), 1)
+    line = child.only_line(child.run(**settings), 1)
     assert words in line
     assert f"the checkpoint of epoch {last} is kept" in line
     after = {name: body for name, body in child.snapshot(output).items() if "checkpoints" not in name}
@@ -232,7 +232,7 @@ def test_a_loss_that_is_no_number(step, early, words, last, bench, tmp_path):
 @pytest.mark.fault(23, "the loss becomes NaN")
 def test_sigmoids_that_have_all_underflowed_still_give_numbers(bench, tmp_path):
     """At this rate the network in NumPy ends with ten outputs of 0: its weights are finite, and so is its own loss."""
-    done = forks.run(**bench.settings("numpy", tmp_path, "--lr", "100"))
+    done = child.run(**bench.settings("numpy", tmp_path, "--lr", "100"))
     assert (done.returncode, done.stderr) == (0, "")
     numbers = json.loads((tmp_path / "evolution" / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert numbers["models"]["v0"]["test_loss"] > 2.3

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import recipes
-from fmnist import checkpoints, csv_files, data, photograph
+from fmnist import checkpoints, csv_files, data, download, photograph
 from fmnist.errors import Refused
 from tests.helpers import tiny
 
@@ -90,10 +90,10 @@ def test_idx_files(repairable, fuzz, folder, offline, monkeypatch):
     """Altered files are put right from a sound copy, or refused where there is none; they are never read."""
     import gzip
 
-    monkeypatch.setattr(data, "FILES", tiny.files_table(TINY))
+    monkeypatch.setattr(download, "FILES", tiny.files_table(TINY))
     good = tiny.contents(TINY)
     if repairable:
-        monkeypatch.setattr(data, "SYSTEM_COPY", tiny.write_idx(TINY, folder / "system"))
+        monkeypatch.setattr(download, "SYSTEM_COPY", tiny.write_idx(TINY, folder / "system"))
 
     def check(altered) -> None:
         name, body, gzipped = altered

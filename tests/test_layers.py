@@ -9,18 +9,18 @@ from torch import nn
 from fmnist.layers import Dropout
 
 
-@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.95])
-def test_the_share_left_out_is_as_asked_in_each_quarter_of_a_draw(share):
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 0.95])
+def test_the_fraction_left_out_is_as_asked_in_each_quarter_of_a_draw(fraction):
     torch.manual_seed(0)
-    result = Dropout(share)(torch.ones(400_000)).view(-1, 4)  # a row is one draw
-    deviation = math.sqrt(share * (1 - share) / len(result))
-    assert ((result == 0).double().mean(0) - share).abs().max() < 5 * deviation
-    assert torch.allclose(result[result != 0], torch.tensor(1 / (1 - share)), rtol=1e-3)
+    result = Dropout(fraction)(torch.ones(400_000)).view(-1, 4)  # a row is one draw
+    std = math.sqrt(fraction * (1 - fraction) / len(result))
+    assert ((result == 0).double().mean(0) - fraction).abs().max() < 5 * std
+    assert torch.allclose(result[result != 0], torch.tensor(1 / (1 - fraction)), rtol=1e-3)
     together = torch.corrcoef((result == 0).double().T).fill_diagonal_(0)
     assert together.abs().max() < 5 / math.sqrt(len(result))  # the quarters do not know of each other
 
 
-def test_the_mean_is_kept_exactly_although_the_share_is_rounded():
+def test_the_mean_is_kept_exactly_although_the_fraction_is_rounded():
     kept = Dropout(0.1)(torch.ones(1000, dtype=torch.float64)).max()
     assert kept == 65_536 / (65_536 - 6_554)
 

@@ -1,0 +1,13 @@
+"""Imports all that a run imports, some of it within functions; the server of `tests.helpers.child` imports this."""
+
+import importlib
+import pkgutil
+
+import fmnist
+
+LIBRARIES = ("scipy.stats", "torch.utils.flop_counter", "torchvision.datasets")
+SCRIPTS = ("cnn", "ffn", "fashionmnist", "kernel_vis")
+PACKAGE = (module.name for module in pkgutil.walk_packages(fmnist.__path__, "fmnist."))
+
+for name in (*LIBRARIES, *SCRIPTS, *PACKAGE):
+    importlib.import_module(name)
