@@ -40,8 +40,8 @@ CLASSIC = Recipe(
         ),
     ),
     notes=(
-        "Differs from the source: 20 epochs, as its README says, for both networks (its code: 15 and 10), and pixels of "
-        "mean 0 and standard deviation 1 (its code: -1 to 1). Its figures were measured with dropout active.",
+        "Differs from the source: 20 epochs, as its README says, for both networks (its code: 15 and 10), and pixels "
+        "of mean 0 and standard deviation 1 (its code: -1 to 1). Its figures were measured with dropout active.",
     ),
 )
 
@@ -225,9 +225,9 @@ CHOICES = Recipe(
     baseline="relu",
     notes=(
         "Published: every configuration above 90 % test accuracy.",
-        "Differs from the source: four of its eight configurations, 6 epochs (there up to 25, stopped early), batch norm "
-        "before the activation (its code: after), and maps halved after layers 2, 3 and 4 (its code: 2 and 4, which "
-        "makes 1,677,674 parameters).",
+        "Differs from the source: four of its eight configurations, 6 epochs (there up to 25, stopped early), batch "
+        "norm before the activation (its code: after), and maps halved after layers 2, 3 and 4 (its code: 2 and 4, "
+        "which makes 1,677,674 parameters).",
     ),
 )
 
