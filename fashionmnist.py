@@ -102,7 +102,7 @@ def present(
     recipe: "Recipe", trained: dict[str, list["Trained"]], dataset: "FashionMNIST", machine: "Machine", folder: Path
 ) -> "Metrics":
     """Write metrics.json, every picture and the reports into `folder`; return the content of metrics.json."""
-    from fmnist import checkpoints, exploration, files, metrics
+    from fmnist import checkpoints, exploration, files, metrics, page
     from fmnist.data import CLASSES, test_image
     from fmnist.figures import album
 
@@ -125,7 +125,7 @@ def present(
         layers = album.Album(folder, prefix=f"{name}_")
         album.draw_layers(layers, model, content["title"], test_image(dataset, 0))
         pictures += layers.pictures
-    report.write_report(folder / "report.html", collected, predictions, pictures, CLASSES)
+    page.write_report(folder / "report.html", collected, predictions, pictures, CLASSES)
     return collected
 
 

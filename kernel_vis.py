@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist import options, report
+from fmnist import options
 from fmnist.errors import Refused, run
 from fmnist.files import locked
 from recipes import RECIPES
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parse_arguments(argv)
     own = [options.users_own(asked.network)] if asked.network else []
     weights = asked.weights or find_weights(asked, own)
-    from fmnist import checkpoints
+    from fmnist import checkpoints, page
     from fmnist.figures import album
 
     model, content = checkpoints.rebuild(weights, [*networks(), *own])
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         drawn = album.Album(folder)
         probabilities = album.draw_layers(drawn, model, content["title"], sample, asked.layer)
         if weights.parent.resolve() == folder.resolve():  # else the report is of another network
-            report.add_figures(folder / "report.html", drawn.pictures)
+            page.add_figures(folder / "report.html", drawn.pictures)
     likeliest = ", ".join(f"{content['classes'][c]} {probabilities[c]:.1%}" for c in (-probabilities).argsort()[:3])
     print(f"{content['title']}, {sample.title}: {likeliest}")
     print(f"{', '.join(path.name for _, path in drawn.pictures)} are in {folder}")
@@ -94,7 +94,10 @@ def read_sample(asked: argparse.Namespace, release: str) -> "Sample":
     from fmnist import photograph
 
     picture = photograph.read(asked.image)
-    return data.Sample(photograph.prepare(picture, asked.image), asked.image.name, np.asarray(picture))
+    pixels, warning = photograph.prepare(picture, asked.image)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    return data.Sample(pixels, asked.image.name, np.asarray(picture))
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -1,6 +1,6 @@
 """Print docs/results.md: what the whole runs that come with the program, in outputs/reference, measured.
 
-    python -m benchmarks.results > docs/results.md
+python -m benchmarks.results > docs/results.md
 """
 
 from pathlib import Path
@@ -27,10 +27,29 @@ def page() -> str:
     return "\n\n".join([HEAD, *(section(RECIPES[name], run) for name, run in runs.items() if run is not None)])
 
 
+def overview() -> str:
+    """The README's table: a row for each recipe that trains, with the test accuracies of its networks in per cent."""
+    rows = ["| Recipe | What it shows | Test %, published | measured |", "|---|---|---|---|"]
+    for recipe in RECIPES.values():
+        run = report.reference_run(report.REFERENCE / recipe.name)
+        published = [_percent(network.published.get("test_accuracy")) for network in recipe.networks]
+        models = run["models"].values() if run else ()
+        measured = [_percent(model.get("mean", model)["test_accuracy"]) for model in models]
+        cells = (f"`{recipe.name}`", recipe.summary, ", ".join(published), ", ".join(measured))
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f}"
+
+
 def section(recipe: Recipe, run: Metrics) -> str:
     """One recipe: how it was run, its table and remarks, and the pictures that come with it."""
     version = f"torch {run['versions']['torch']}" + (f", commit {run['commit'][:7]}" if run["commit"] else "")
-    how = f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {run['threads']} threads, {run['precision']}"
+    how = (
+        f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {run['threads']} threads, {run['precision']}"
+    )
     parts = [f"## `{recipe.name}`: {recipe.title}", f"{recipe.summary.capitalize()}.", f"{how}, {version}."]
     return "\n\n".join([*parts, report.results_table(run), *pictures(recipe.name, run)])
 

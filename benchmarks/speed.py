@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
 import recipes
-from fmnist import checkpoints, data, evaluation, metrics, report, training
+from fmnist import checkpoints, data, evaluation, metrics, training
 from fmnist.figures import album, comparisons
 
 ROOT = Path(__file__).parents[1]
@@ -212,7 +212,7 @@ def evaluate_and_draw(dataset: data.FashionMNIST, precision: str) -> tuple[float
         }
         album.draw_models(pictures, (), numbers, predicted)
         page = (folder / "report.html", numbers, evaluations, images, pictures.pictures, data.CLASSES)
-        report.write_report(*page)
+        page.write_report(*page)
         album.draw_layers(pictures, learner.model, "CNN", data.test_image(dataset, 0))
         return evaluating, time.perf_counter() - start
 

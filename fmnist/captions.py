@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fmnist.metrics import Model, Summary
+    from fmnist.metrics import Model
 
 OVERFITS_TEST = 1.5  # test loss in training losses from which a network is said to overfit
 OVERFITS_VALIDATION = 1.05  # the last validation loss in lowest ones, the same
@@ -98,14 +98,14 @@ def _losses(models: "list[Model]") -> str:
     held_out = [model for model in models if "validation_loss" in model["epochs"][-1]]
     validation = ""
     if held_out:
-        ends = _each(held_out, lambda model: _decimal(model["epochs"][-1]["validation_loss"]))
+        ends = _each(held_out, lambda model: _decimal(_last(model, "validation_loss")))
         validation = f"; on held-out images {ends}"
-    train = _each(models, lambda model: _decimal(_measured(model)["train_loss"]))
+    train = _each(models, lambda model: _decimal(_last(model, "train_loss")))
     return f"Training loss of {_titles(models)} over {_epochs(models)}: {train} at the end{validation}."
 
 
 def _accuracies(models: "list[Model]") -> str:
-    train = _each(models, lambda model: _percent(model["epochs"][-1]["train_accuracy"]))
+    train = _each(models, lambda model: _percent(_last(model, "train_accuracy")))
     return f"Training accuracy of {_titles(models)} over {_epochs(models)}: {train} at the end; {_test(models)}."
 
 
@@ -210,6 +210,12 @@ def _listed(words: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
+def _last(model: "Model", key: str) -> float | None:
+    """A number of the last epoch, the mean over the seeds; None where one is not finite."""
+    values = [run["epochs"][-1][key] for run in model.get("seeds", [model])]
+    return None if None in values else sum(values) / len(values)
+
+
 def _epochs(models: "list[Model]") -> str:
     return f"{_range([len(model['epochs']) for model in models], str)} epochs"
 
@@ -219,13 +225,8 @@ def _range(numbers: Sequence[int], write: Callable[[int], str]) -> str:
     return " to ".join(map(write, ends))
 
 
-def _measured(model: "Model") -> "Summary":
-    """The numbers of a network: their means, where there are several seeds."""
-    return model.get("mean", model)
-
-
 def _test(models: "list[Model]") -> str:
-    return f"test accuracy {_each(models, lambda model: _percent(_measured(model)['test_accuracy']))}"
+    return f"test accuracy {_each(models, lambda model: _percent(model.get('mean', model)['test_accuracy']))}"
 
 
 def _correct(model: "Model") -> str:

@@ -127,25 +127,30 @@ def rebuild(path: Path, networks: Iterable[Network]) -> tuple[torch.nn.Module, d
     """
     content = load_weights(path)
     described = content["config"].get("network")
-    if not isinstance(described, dict) or _size(described) > 100 + len(content["state_dict"]):
-        raise Refused(f"{path} describes no network; train it anew")  # every layer has a weight, and few settings
-    known = {network.settings["network"]["class"]: network for network in networks}
-    network = known.get(described.get("class")) if isinstance(described.get("class"), str) else None
+    asked = described.get("class") if isinstance(described, dict) else None
+    if not isinstance(asked, str):
+        raise Refused(f"{path} describes no network; train it anew")
+    network = {network.settings["network"]["class"]: network for network in networks}.get(asked)
     if network is None:
-        asked = str(described.get("class"))[:100]
-        raise Refused(f"{path} is of a class that no recipe names; if it is your own, add --network {asked}")
-    arguments = {key: value for key, value in described.items() if key not in ("class", "sha256")}
-    network = replace(network, arguments=arguments)
+        raise Refused(f"{path} is of a class that no recipe names; if it is your own, add --network {asked[:100]}")
+    network = replace(network, arguments={key: described[key] for key in described.keys() - {"class", "sha256"}})
     if not network.is_torch:
         raise Refused(f"{path} holds a network written in NumPy, which has no layers to draw; name another file")
-    try:
-        # Shapes alone, whatever sizes the file asks for, until the weights have passed.
-        with torch.device("cpu" if network.is_users_own else "meta"):
-            model = network.build()
-    except (RuntimeError, TypeError, ValueError, OverflowError, Refused):
-        raise Refused(f"{path} describes no network of this program; train it anew") from None
+    model = _outline(network, most_settings=100 + len(content["state_dict"]))  # every layer has a weight
+    if model is None:
+        raise Refused(f"{path} describes no network of this program; train it anew")
     apply_weights(model, content["state_dict"], path)
     return model.eval(), content
+
+
+def _outline(network: Network, most_settings: int) -> torch.nn.Module | None:
+    """Build a network of arguments from anywhere, in shapes alone until weights have fitted; None if they make none."""
+    try:
+        return network.outline() if _size(network.arguments) <= most_settings else None
+    except MemoryError:
+        raise
+    except Exception:  # whatever its constructor stumbled over
+        return None
 
 
 def _size(value: Any) -> int:
@@ -241,7 +246,8 @@ class Checkpoints:
                 faults.append(str(error))
                 print(f"warning: {error}; looking for the checkpoint before it")
                 continue
-            if content["settings"]["network"] != self.settings["network"]:
+            settings = content["settings"] if isinstance(content["settings"], dict) else {}
+            if settings.get("network") != self.settings["network"]:
                 raise Refused(f"{path} is of another network than this run's; leave out --resume to start anew")
             return content
         if faults:

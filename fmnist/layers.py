@@ -1,10 +1,13 @@
 """Layers of our own: Pixels, which prepares the data set's bytes, and a Dropout that costs less than its neighbours."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 MEAN, STD = 0.2860, 0.3530  # of the training pixels, on the 0..1 scale
+LARGEST = 512  # height and width to which images of 28x28 may be resized: beyond it is but a waste of memory
 LEVELS = 2**16  # of 16 bits
 
 
@@ -13,11 +16,14 @@ class Pixels(nn.Module):
 
     Maps uint8 [B, 28, 28] to float32 [B, 1, size, size]: to 0..1, less `mean`, by `std`; resized, if `size` is another,
     bilinearly and with antialiasing, as torchvision resizes. A photograph, a test and a training image thus cannot be
-    prepared differently, and the weights need no word on how their images were.
+    prepared differently, and the weights need no word on how their images were. Raises ValueError for numbers that
+    prepare no image: they may come from a weights file.
     """
 
     def __init__(self, mean: float = MEAN, std: float = STD, size: int = 28) -> None:
         super().__init__()
+        if not (math.isfinite(mean) and 0 < std < math.inf and size in range(1, LARGEST + 1)):
+            raise ValueError(f"pixels of mean {mean}, std {std} and size {size} cannot be prepared")
         self.mean, self.std, self.size = mean, std, size
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 [B, 28, 28] -> float32 [B, 1, size, size]

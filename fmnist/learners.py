@@ -109,8 +109,10 @@ class TorchLearner:
 
     def _freeze_first_layer(self) -> None:
         """Once it is due, let the first layer be: edges are learnt early (Brock et al., "FreezeOut", 2017)."""
-        first = next(layer for layer in self.model.modules() if getattr(layer, "weight", None) is not None)
-        first.requires_grad_(not 0 < self.config.freeze_after <= self.epochs)
+        if 0 < self.config.freeze_after <= self.epochs:
+            weighted = [layer for layer in self.model.modules() if getattr(layer, "weight", None) is not None]
+            for first in weighted[:1]:  # a network of the user's own may have none
+                first.requires_grad_(False)
 
     def weights(self) -> dict[str, Tensor]:
         return self.model.state_dict()

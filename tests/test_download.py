@@ -48,6 +48,7 @@ def test_finds_files_of_which_some_are_gzipped(tmp_path, offline):
     assert find(tmp_path)[0].contents == tiny.contents(offline)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 def test_a_pipe_in_the_place_of_a_file_does_not_hang(tmp_path, offline):
     path = tiny.raw_folder(tiny.write_torchvision(offline, tmp_path)) / tiny.NAMES[0]
     path.unlink()

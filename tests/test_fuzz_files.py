@@ -196,7 +196,7 @@ def image_files() -> list[tuple[str, bytes]]:
 def altered_images() -> st.SearchStrategy[tuple[str, bytes]]:
     files = st.sampled_from(image_files())
     altered = files.flatmap(lambda file: st.tuples(st.just(file[0]), mangled(file[1], focus=64)))
-    suffixes = st.sampled_from([*photograph.FORMATS, ".tiff", ".txt", ""])
+    suffixes = st.sampled_from([".png", ".jpg", ".tiff", ".txt", ""])
     return altered | st.tuples(suffixes, st.binary(max_size=100)) | st.tuples(suffixes, files.map(lambda file: file[1]))
 
 
@@ -204,7 +204,7 @@ def test_image_files(fuzz, folder):
     def check(file) -> None:
         path = folder / f"image{file[0]}"
         path.write_bytes(file[1])
-        prepared = photograph.prepare(photograph.read(path), path)
+        prepared = photograph.prepare(photograph.read(path), path).pixels
         assert (prepared.dtype, prepared.shape) == (np.uint8, (28, 28))
 
     fuzz(1000, altered_images(), check)
@@ -226,7 +226,7 @@ def test_pictures_of_anything(fuzz, folder):
     def check(picture: Image.Image) -> None:
         path = folder / "picture.png"
         picture.save(path)
-        prepared = photograph.prepare(photograph.read(path), path)
+        prepared = photograph.prepare(photograph.read(path), path).pixels
         assert (prepared.dtype, prepared.shape) == (np.uint8, (28, 28))
         assert prepared.max() == 255
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmnist import report
 from fmnist.evaluation import Predictions
+from fmnist.page import write_report
 from tests.test_report import EVIL, evil_run, metrics, network, write
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -162,7 +162,7 @@ def ten_classes(folder: Path) -> str:
     model = {"confusion": confusion, "per_class": {**scores, "support": [1000] * 10}}
     run = metrics(models={"ffn": network("FFN", 0.81, **model), "cnn": network("CNN", 0.81, **model)}, release="first")
     own = Predictions(np.zeros((10000, 28, 28), np.uint8), labels, np.eye(10, dtype=np.float32)[predicted])
-    report.write_report(folder / "report.html", run, {"ffn": own, "cnn": own}, [], NAMES)
+    write_report(folder / "report.html", run, {"ffn": own, "cnn": own}, [], NAMES)
     return (folder / "report.html").read_text("utf-8")
 
 

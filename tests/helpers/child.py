@@ -49,11 +49,11 @@ download.SYSTEM_COPY = download.Path("/nonexistent/fashion-mnist")
 
 # A patch that leaves out the pictures and the page that shows them, where a test is not about them: they take seconds.
 NO_PICTURES = """
-from fmnist import report
+from fmnist import page
 from fmnist.figures import album
 album.draw_dataset = album.draw_models = lambda *_: None
 album.networks_to_look_into = lambda *_: []
-report.write_report = lambda *_: None
+page.write_report = lambda *_: None
 """
 
 
