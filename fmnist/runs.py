@@ -71,7 +71,7 @@ class Run:
         begun = self.notes["trainings"]
         if _networks(begun) != _networks(self.trainings):
             wish, own = (", ".join(sorted(_networks(trainings))) for trainings in (self.trainings, begun))
-            raise Refused(f"--resume: the run that is to be resumed trains {own}, not {wish}; leave it out to start anew")
+            raise Refused(f"--resume: the run to be resumed trains {own}, not {wish}; leave it out to start anew")
         differences = {
             f"{setting} was {theirs.get(setting)} and is {ours.get(setting)}"
             for name in self.trainings.keys() & begun.keys()
