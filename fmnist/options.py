@@ -156,6 +156,13 @@ def as_words(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def read_again(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `options` from a file as the command line takes them. Raises Refused for what it would not take."""
+    parser = Parser(add_help=False)
+    add_experiment_options(parser)
+    return asked_for(parser.parse_args(as_words(options)))
+
+
 def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """Return `recipe` changed by the `options` that were given. Raises Refused for one that it cannot honour."""
     for name in options:
