@@ -4,7 +4,7 @@
     RECIPE/checkpoints/           of the run under way, else of that finished run: run.json and NAME-seedN-epochN.pt
     RECIPE/checkpoints.finished/  of that finished run, while another is under way
     RECIPE/.results/              the results of the run under way, until all are there
-    RECIPE/.publishing/           the same, while they are moved to their place
+    RECIPE/.publishing/           the same and run.json, while they are moved to their place: the run has finished
     RECIPE.before/                a finished run of other settings, kept whole when its successor had finished
 
 So whoever looks into RECIPE sees the results of one run, never of two, and a run that is stopped harms no other.
@@ -20,7 +20,8 @@ from fmnist.checkpoints import Checkpoints
 from fmnist.config import LENGTH_MATTERS, TrainConfig
 from fmnist.errors import Refused
 from fmnist.files import write_json
-from fmnist.options import NEVER_REMEMBERED, option
+from fmnist.metrics import Metrics
+from fmnist.options import NEVER_REMEMBERED, option, read_again
 
 FORMAT = 1
 
@@ -35,12 +36,16 @@ class Run:
     def __init__(self, folder: Path, resume: bool, options: dict[str, Any]) -> None:
         self.folder, self.resume, self.options = Path(folder), resume, options
         self.kept, self.results = self.folder / "checkpoints", self.folder / ".results"
+        self.publishing = self.folder / ".publishing"
         self.trainings: dict[str, dict] = {}  # settings of each, by name
-        _publish(self.folder / ".publishing", self.folder)  # of a run that was killed just then
+        self._publish(self.publishing)  # of a run that was killed just then
         if resume:
             self.notes = _read(self.kept / "run.json")
             if self.notes is None:
-                raise Refused(f"--resume: there is no run to resume in {self.kept}; leave it out to start anew")
+                raise Refused(
+                    f"--resume: there is no run to resume in {self.kept}, whose run.json is missing or damaged; "
+                    "leave it out to start anew"
+                )
             self.options = {**self.notes["options"], **options}
             self._refuse_other_trainings(self.notes["options"], options)
 
@@ -73,18 +78,18 @@ class Run:
             for group in self.trainings[name].keys() | begun[name].keys()
             for ours, theirs in [(self.trainings[name].get(group, {}), begun[name].get(group, {}))]
             for setting in ours.keys() | theirs.keys()
-            if ours.get(setting) != theirs.get(setting) and not self._may_differ(setting, ours)
+            if ours.get(setting) != theirs.get(setting) and not self._may_differ(name, setting, ours)
         }
         if differences:
-            done = "a finished run keeps no optimizer's state, so it" if self.notes["files"] else "a run"
+            done = "a finished run keeps no optimizer's state, so it" if self.notes["finished"] else "a run"
             raise Refused(
                 f"{done} cannot be resumed with other settings: {', '.join(sorted(differences))}; "
                 "give --resume the settings it was started with, or leave it out to start anew"
             )
 
-    def _may_differ(self, setting: str, training: dict[str, Any]) -> bool:
-        """More epochs may be asked for, unless the run is finished or the schedule was laid out over their number."""
-        extendable = not self.notes["files"] and training.get("schedule") not in LENGTH_MATTERS
+    def _may_differ(self, name: str, setting: str, training: dict[str, Any]) -> bool:
+        """More epochs may be asked for, unless it is finished or its schedule was laid out over their number."""
+        extendable = name not in self.notes["finished"] and training.get("schedule") not in LENGTH_MATTERS
         return setting == "epochs" and extendable and training["epochs"] >= self._epochs_done()
 
     def _epochs_done(self) -> int:
@@ -108,16 +113,16 @@ class Run:
     def metrics(self) -> dict[str, Any] | None:
         """The content of metrics.json; None if there is none that a run has written."""
         metrics = _read_json(self.folder / "metrics.json")
-        return metrics if isinstance(metrics, dict) and isinstance(metrics.get("models"), dict) else None
+        return metrics if isinstance(metrics, dict) and Metrics.__required_keys__ <= metrics.keys() else None
 
     def start(self) -> None:
         """Make room for a new run beside the results of a finished one, or go on."""
         shutil.rmtree(self.results, ignore_errors=True)
         if not self.resume:
             self._set_checkpoints_aside()
-            self.notes = {"format": FORMAT, "options": self.options, "trainings": self.trainings, "files": []}
+            self.notes = {"format": FORMAT, "finished": []}
             self.kept.mkdir()
-        elif not self.is_trained:
+        if not self.is_trained:
             self.notes |= {"options": self.options, "trainings": self.trainings, "files": []}
         write_json(self.kept / "run.json", self.notes)
         self.results.mkdir()
@@ -141,10 +146,6 @@ class Run:
         """The checkpoints of the training called `name`."""
         return Checkpoints(self.kept, name, self.trainings[name])
 
-    def has_begun(self) -> bool:
-        """Whether there is anything to go on from."""
-        return (self.kept / "run.json").exists()
-
     def finish(self) -> None:
         """Put the results in their place: what is missing of a finished run, else all, for those of the run before."""
         files = sorted(path.name for path in self.results.iterdir())
@@ -152,13 +153,13 @@ class Run:
             missing = self.missing()
             for name in set(files) - set(missing):
                 (self.results / name).unlink()
-            _publish(self.results, self.folder)
+            self._publish(self.results)
             print(f"made again, as they were missing: {', '.join(missing)}")
             return
         self._set_results_aside()
-        write_json(self.kept / "run.json", self.notes | {"files": files})
-        self.results.replace(self.folder / ".publishing")
-        _publish(self.folder / ".publishing", self.folder)
+        write_json(self.results / "run.json", self.notes | {"files": files, "finished": sorted(self.trainings)})
+        self.results.replace(self.publishing)  # from here on the run has finished, whatever stops it
+        self._publish(self.publishing)
         for name in self.trainings:
             self.checkpoints(name).finish()
 
@@ -171,7 +172,7 @@ class Run:
         aside.mkdir(exist_ok=True)  # there already, if a run was killed just then
         for path in former:
             path.replace(aside / path.name)
-        notes = _read(finished / "run.json")
+        notes = _read(finished / "run.json") or _read(aside / "checkpoints" / "run.json")
         if finished.exists():
             finished.replace(aside / "checkpoints")
         if notes is not None and notes["trainings"] == self.trainings:
@@ -179,15 +180,14 @@ class Run:
             return
         kept = _free(self.folder.with_name(f"{self.folder.name}.before"))
         aside.replace(kept)
-        print(f"the finished run of other settings that stood here is kept whole in {kept}")
+        print(f"the results of other settings that stood here are kept in {kept}")
 
-
-def _publish(source: Path, folder: Path) -> None:
-    """Move every file of `source` into `folder`, and remove `source`; nothing, if it is not there."""
-    if source.exists():
-        for path in sorted(source.iterdir()):
-            path.replace(folder / path.name)
-        source.rmdir()
+    def _publish(self, source: Path) -> None:
+        """Move every file of `source` to its place, and remove `source`; nothing, if it is not there."""
+        if source.exists():
+            for path in sorted(source.iterdir()):
+                path.replace((self.kept if path.name == "run.json" else self.folder) / path.name)
+            source.rmdir()
 
 
 def _free(path: Path) -> Path:
@@ -198,13 +198,19 @@ def _free(path: Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """The content of a run.json, or None if there is none that this version of the program has written."""
-    notes, kinds = _read_json(path), {"options": dict, "trainings": dict, "files": list}
-    own = isinstance(notes, dict) and notes.get("format") == FORMAT
-    return notes if own and all(isinstance(notes.get(key), kind) for key, kind in kinds.items()) else None
+    notes = _read_json(path)
+    try:
+        names = [*notes["files"], *notes["finished"]]
+        groups = [group for training in notes["trainings"].values() for group in training.values()]
+        if notes["format"] != FORMAT or not all(isinstance(name, str) for name in names):
+            return None
+        return {**notes, "options": read_again(notes["options"])} if all(isinstance(g, dict) for g in groups) else None
+    except (AttributeError, KeyError, TypeError, Refused):
+        return None
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
