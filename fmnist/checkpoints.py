@@ -204,7 +204,9 @@ class Checkpoints:
 
     def finish(self) -> None:
         """Keep of a finished training its history and the weights that were scored: what takes space goes."""
-        newest, *older = self.paths()
+        newest, *older = self.paths() or [None]
+        if not older:  # done already
+            return
         content = load(newest, "learner", "history", "best_state")
         learner = {"model": content["best_state"] or content["learner"]["model"]}
         content |= {"learner": learner, "best_state": {}, "finished": True}

@@ -4,10 +4,12 @@
     RECIPE/checkpoints/           of the run under way, else of that finished run: run.json and NAME-seedN-epochN.pt
     RECIPE/checkpoints.finished/  of that finished run, while another is under way
     RECIPE/.results/              the results of the run under way, until all are there
-    RECIPE/.publishing/           the same and run.json, while they are moved to their place: the run has finished
+    RECIPE/.finished/             all its results, while the former ones are taken out of their place
+    RECIPE/.publishing/           the same, while they are moved to that place
     RECIPE.before/                a finished run of other settings, kept whole when its successor had finished
 
-So whoever looks into RECIPE sees the results of one run, never of two, and a run that is stopped harms no other.
+So whoever looks into RECIPE sees the results of one run, never of two, and a run that is stopped harms no other: what
+a kill cuts short between .finished and the end, the next run in this folder does first.
 """
 
 import itertools
@@ -36,9 +38,8 @@ class Run:
     def __init__(self, folder: Path, resume: bool, options: dict[str, Any]) -> None:
         self.folder, self.resume, self.options = Path(folder), resume, options
         self.kept, self.results = self.folder / "checkpoints", self.folder / ".results"
-        self.publishing = self.folder / ".publishing"
         self.trainings: dict[str, dict] = {}  # settings of each, by name
-        self._publish(self.publishing)  # of a run that was killed just then
+        self._publish()  # of a run that was killed just then
         if resume:
             self.notes = _read(self.kept / "run.json")
             if self.notes is None:
@@ -72,6 +73,9 @@ class Run:
 
     def _refuse_differences(self) -> None:
         begun = self.notes["trainings"]
+        if _networks(begun) != _networks(self.trainings):
+            wish, own = (", ".join(sorted(_networks(trainings))) for trainings in (self.trainings, begun))
+            raise Refused(f"--resume: the run to be resumed trains {own}, not {wish}; leave it out to start anew")
         differences = {
             f"{setting} was {theirs.get(setting)} and is {ours.get(setting)}"
             for name in self.trainings.keys() & begun.keys()
@@ -120,9 +124,11 @@ class Run:
         shutil.rmtree(self.results, ignore_errors=True)
         if not self.resume:
             self._set_checkpoints_aside()
-            self.notes = {"format": FORMAT, "finished": []}
+            self.notes = {"format": FORMAT, "files": [], "finished": []}
             self.kept.mkdir()
         if not self.is_trained:
+            if self.notes["files"]:  # more seeds: as the former run it is to be whole
+                shutil.copytree(self.kept, self.folder / "checkpoints.finished", dirs_exist_ok=True)
             self.notes |= {"options": self.options, "trainings": self.trainings, "files": []}
         write_json(self.kept / "run.json", self.notes)
         self.results.mkdir()
@@ -153,41 +159,63 @@ class Run:
             missing = self.missing()
             for name in set(files) - set(missing):
                 (self.results / name).unlink()
-            self._publish(self.results)
+            for path in self.results.iterdir():
+                _move(path, self.folder)
+            self.results.rmdir()
             print(f"made again, as they were missing: {', '.join(missing)}")
             return
-        self._set_results_aside()
         write_json(self.results / "run.json", self.notes | {"files": files, "finished": sorted(self.trainings)})
-        self.results.replace(self.publishing)  # from here on the run has finished, whatever stops it
-        self._publish(self.publishing)
-        for name in self.trainings:
-            self.checkpoints(name).finish()
+        self.results.replace(self.folder / ".finished")
+        self._publish()
 
-    def _set_results_aside(self) -> None:
-        """Move the former run's results and checkpoints to RECIPE.before; those of equal settings are superseded."""
+    def _publish(self) -> None:
+        """Put the results of a run that has finished in the place of the former ones."""
+        finished, moving = self.folder / ".finished", self.folder / ".publishing"
+        if finished.exists():
+            self._set_former_aside(_read(finished / "run.json")["trainings"])
+            shutil.rmtree(moving, ignore_errors=True)  # what of the former run could not be moved, on Windows
+            finished.replace(moving)
+        if moving.exists():
+            self.kept.mkdir(exist_ok=True)
+            for path in sorted(moving.iterdir()):
+                _move(path, self.kept if path.name == "run.json" else self.folder)
+            for name, settings in _read(self.kept / "run.json")["trainings"].items():
+                Checkpoints(self.kept, name, settings).finish()
+            if not any(moving.iterdir()):
+                moving.rmdir()
+
+    def _set_former_aside(self, trainings: dict[str, dict]) -> None:
+        """Move the former run's results and checkpoints to RECIPE.before; those of equal `trainings` are superseded."""
         finished, aside = self.folder / "checkpoints.finished", self.folder.with_name(f".{self.folder.name}.before")
         former = [path for path in self.folder.iterdir() if not path.name.startswith((".", "checkpoints"))]
         if not former and not finished.exists() and not aside.exists():
             return
         aside.mkdir(exist_ok=True)  # there already, if a run was killed just then
         for path in former:
-            path.replace(aside / path.name)
-        notes = _read(finished / "run.json") or _read(aside / "checkpoints" / "run.json")
+            _move(path, aside)
         if finished.exists():
             finished.replace(aside / "checkpoints")
-        if notes is not None and notes["trainings"] == self.trainings:
-            shutil.rmtree(aside)
+        notes = _read(aside / "checkpoints" / "run.json")
+        if notes is not None and notes["trainings"] == trainings:
+            aside.replace(self.results)  # which is thrown away when a run starts, should this one be killed here
+            shutil.rmtree(self.results)
             return
         kept = _free(self.folder.with_name(f"{self.folder.name}.before"))
         aside.replace(kept)
-        print(f"the results of other settings that stood here are kept in {kept}")
+        print(f"the finished run of other settings that stood here is kept whole in {kept}")
 
-    def _publish(self, source: Path) -> None:
-        """Move every file of `source` to its place, and remove `source`; nothing, if it is not there."""
-        if source.exists():
-            for path in sorted(source.iterdir()):
-                path.replace((self.kept if path.name == "run.json" else self.folder) / path.name)
-            source.rmdir()
+
+def _move(path: Path, folder: Path) -> None:
+    """Move a file into `folder`; one that a viewer holds open, on Windows, is named and stays where it was."""
+    try:
+        path.replace(folder / path.name)
+    except PermissionError:
+        print(f"{path} cannot be moved to {folder}; close the program that shows it, then run again with --resume")
+
+
+def _networks(trainings: dict[str, dict]) -> set[str]:
+    """The names of the networks that are trained, each from one seed or several."""
+    return {name.rpartition("-seed")[0] for name in trainings}
 
 
 def _free(path: Path) -> Path:
@@ -202,9 +230,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         names = [*notes["files"], *notes["finished"]]
         groups = [group for training in notes["trainings"].values() for group in training.values()]
-        if notes["format"] != FORMAT or not all(isinstance(name, str) for name in names):
-            return None
-        return {**notes, "options": read_again(notes["options"])} if all(isinstance(g, dict) for g in groups) else None
+        sound = notes["format"] == FORMAT and all(isinstance(name, str) for name in names)
+        sound = sound and all(isinstance(group, dict) for group in groups)
+        return {**notes, "options": read_again(notes["options"])} if sound else None
     except (AttributeError, KeyError, TypeError, Refused):
         return None
 
