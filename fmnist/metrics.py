@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
-from typing_extensions import NotRequired  # of typing from Python 3.11 on; comes with torch
+from typing_extensions import NotRequired, TypedDict  # of typing from Python 3.11 on; comes with torch
 
 from fmnist import statistics
 

@@ -39,27 +39,31 @@ def _within(kind: type, what: str, low: float, high: float) -> Callable[[str], f
     return convert
 
 
-# Arguments of the networks' constructors: an option changes every network of the recipe that has the argument.
+# Arguments of the networks' constructors: what of a network they set, and how they are read. An option changes every
+# network of the recipe that has the argument.
 NETWORK_OPTIONS = {
-    "hidden": {
-        "type": whole(1, 16_384),
-        "nargs": "+",
-        "metavar": "UNITS",
-        "help": "units of the FFN's hidden layers, e.g. 512 256",
-    },
-    "kernels": {
-        "type": whole(1, 4096),
-        "nargs": "+",
-        "metavar": "N",
-        "help": "kernels of each layer of the CNN, e.g. 32 64",
-    },
-    "kernel_size": {"type": whole(1, 28), "metavar": "N", "help": "height and width of the CNN's kernels"},
-    "pool": {"choices": POOLS, "help": "downsampling of the CNN"},
-    "dropout": {
-        "type": number(0, 0.95),
-        "metavar": "P",
-        "help": "fraction of the hidden units that is dropped at each step",
-    },
+    "hidden": (
+        "hidden layers",
+        {
+            "type": whole(1, 16_384),
+            "nargs": "+",
+            "metavar": "N",
+            "help": "units of the FFN's hidden layers, e.g. 512 256",
+        },
+    ),
+    "kernels": (
+        "convolutions",
+        {"type": whole(1, 4096), "nargs": "+", "metavar": "N", "help": "kernels of each layer of the CNN, e.g. 32 64"},
+    ),
+    "kernel_size": (
+        "convolutions",
+        {"type": whole(1, 28), "metavar": "N", "help": "height and width of the CNN's kernels"},
+    ),
+    "pool": ("downsampling", {"choices": POOLS, "help": "downsampling of the CNN"}),
+    "dropout": (
+        "dropout",
+        {"type": number(0, 0.95), "metavar": "P", "help": "fraction of the hidden units that is dropped at each step"},
+    ),
 }
 # What else shapes a run.
 RUN_OPTIONS = {
@@ -93,11 +97,13 @@ def nearest(word: str, known: list[str]) -> str | None:
     """Return which of the `known` options an unknown `word` probably means, such as --lr for --learning-rate."""
     if not word.startswith("--"):
         return None
-    word = word.split("=")[0].replace("_", "-")
-    initials = "--" + "".join(part[:1] for part in word[2:].split("-"))
-    if len(initials) > 3 and initials in known:
-        return initials
-    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
+    name = word[2:].split("=")[0].replace("_", "-")
+    names = [option[2:] for option in known if option.startswith("--")]
+    initials = "".join(part[:1] for part in name.split("-"))
+    if len(initials) > 1 and initials in names:
+        return f"--{initials}"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.55)
+    return f"--{near[0]}" if near else None
 
 
 def add_folders(parser: argparse.ArgumentParser, home: Path) -> None:
@@ -114,7 +120,7 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         short = ["-b"] if field.name == "batch_size" else []
         group.add_argument(option(field.name), *short, **_how_to_read(field))
     group = parser.add_argument_group("networks")
-    for name, how in NETWORK_OPTIONS.items():
+    for name, (_, how) in NETWORK_OPTIONS.items():
         group.add_argument(option(name), **how)
     group = parser.add_argument_group("the run")
     for name, how in RUN_OPTIONS.items():
@@ -154,6 +160,13 @@ def as_words(options: Mapping[str, Any]) -> list[str]:
         else:
             words += [option(name), *map(str, value if isinstance(value, list) else [value])]
     return words
+
+
+def read_again(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `options` from a file as the command line takes them. Raises Refused for what it would not take."""
+    parser = Parser(add_help=False)
+    add_experiment_options(parser)
+    return asked_for(parser.parse_args(as_words(options)))
 
 
 def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
@@ -208,9 +221,10 @@ def _with_training(recipe: Recipe, name: str, value: Any) -> Recipe:
 def _with_argument(recipe: Recipe, name: str, value: Any) -> Recipe:
     """Set one constructor argument of every network that has it."""
     if not any(name in network.parameters for network in recipe.networks):
-        chosen = ", ".join(network.name for network in recipe.networks)
+        chosen, what = ", ".join(network.name for network in recipe.networks), NETWORK_OPTIONS[name][0]
         raise Refused(
-            f"{option(name)}: no network of this run has it ({chosen}); leave it out or choose other --models"
+            f"{option(name)}: of the chosen networks ({chosen}) none has {what} to set; "
+            "leave it out or choose other --models"
         )
     _check_no_design(recipe, name)
     networks = (

@@ -22,7 +22,8 @@ from fmnist.checkpoints import Checkpoints
 from fmnist.config import LENGTH_MATTERS, TrainConfig
 from fmnist.errors import Refused
 from fmnist.files import write_json
-from fmnist.options import NEVER_REMEMBERED, option
+from fmnist.metrics import Metrics
+from fmnist.options import NEVER_REMEMBERED, option, read_again
 
 FORMAT = 1
 
@@ -42,7 +43,10 @@ class Run:
         if resume:
             self.notes = _read(self.kept / "run.json")
             if self.notes is None:
-                raise Refused(f"--resume: there is no run to resume in {self.kept}; leave it out to start anew")
+                raise Refused(
+                    f"--resume: there is no run to resume in {self.kept}, whose run.json is missing or damaged; "
+                    "leave it out to start anew"
+                )
             self.options = {**self.notes["options"], **options}
             self._refuse_other_trainings(self.notes["options"], options)
 
@@ -78,18 +82,18 @@ class Run:
             for group in self.trainings[name].keys() | begun[name].keys()
             for ours, theirs in [(self.trainings[name].get(group, {}), begun[name].get(group, {}))]
             for setting in ours.keys() | theirs.keys()
-            if ours.get(setting) != theirs.get(setting) and not self._may_differ(setting, ours)
+            if ours.get(setting) != theirs.get(setting) and not self._may_differ(name, setting, ours)
         }
         if differences:
-            done = "a finished run keeps no optimizer's state, so it" if self.notes["files"] else "a run"
+            done = "a finished run keeps no optimizer's state, so it" if self.notes["finished"] else "a run"
             raise Refused(
                 f"{done} cannot be resumed with other settings: {', '.join(sorted(differences))}; "
                 "give --resume the settings it was started with, or leave it out to start anew"
             )
 
-    def _may_differ(self, setting: str, training: dict[str, Any]) -> bool:
-        """More epochs may be asked for, unless the run is finished or the schedule was laid out over their number."""
-        extendable = not self.notes["files"] and training.get("schedule") not in LENGTH_MATTERS
+    def _may_differ(self, name: str, setting: str, training: dict[str, Any]) -> bool:
+        """More epochs may be asked for, unless it is finished or its schedule was laid out over their number."""
+        extendable = name not in self.notes["finished"] and training.get("schedule") not in LENGTH_MATTERS
         return setting == "epochs" and extendable and training["epochs"] >= self._epochs_done()
 
     def _epochs_done(self) -> int:
@@ -113,16 +117,16 @@ class Run:
     def metrics(self) -> dict[str, Any] | None:
         """The content of metrics.json; None if there is none that a run has written."""
         metrics = _read_json(self.folder / "metrics.json")
-        return metrics if isinstance(metrics, dict) and isinstance(metrics.get("models"), dict) else None
+        return metrics if isinstance(metrics, dict) and Metrics.__required_keys__ <= metrics.keys() else None
 
     def start(self) -> None:
         """Make room for a new run beside the results of a finished one, or go on."""
         shutil.rmtree(self.results, ignore_errors=True)
         if not self.resume:
             self._set_checkpoints_aside()
-            self.notes = {"format": FORMAT, "options": self.options, "trainings": self.trainings, "files": []}
+            self.notes = {"format": FORMAT, "files": [], "finished": []}
             self.kept.mkdir()
-        elif not self.is_trained:
+        if not self.is_trained:
             if self.notes["files"]:  # more seeds: as the former run it is to be whole
                 shutil.copytree(self.kept, self.folder / "checkpoints.finished", dirs_exist_ok=True)
             self.notes |= {"options": self.options, "trainings": self.trainings, "files": []}
@@ -160,7 +164,7 @@ class Run:
             self.results.rmdir()
             print(f"made again, as they were missing: {', '.join(missing)}")
             return
-        write_json(self.results / "run.json", self.notes | {"files": files})
+        write_json(self.results / "run.json", self.notes | {"files": files, "finished": sorted(self.trainings)})
         self.results.replace(self.folder / ".finished")
         self._publish()
 
@@ -222,13 +226,19 @@ def _free(path: Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """The content of a run.json, or None if there is none that this version of the program has written."""
-    notes, kinds = _read_json(path), {"options": dict, "trainings": dict, "files": list}
-    own = isinstance(notes, dict) and notes.get("format") == FORMAT
-    return notes if own and all(isinstance(notes.get(key), kind) for key, kind in kinds.items()) else None
+    notes = _read_json(path)
+    try:
+        names = [*notes["files"], *notes["finished"]]
+        groups = [group for training in notes["trainings"].values() for group in training.values()]
+        sound = notes["format"] == FORMAT and all(isinstance(name, str) for name in names)
+        sound = sound and all(isinstance(group, dict) for group in groups)
+        return {**notes, "options": read_again(notes["options"])} if sound else None
+    except (AttributeError, KeyError, TypeError, Refused):
+        return None
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
