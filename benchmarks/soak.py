@@ -2,8 +2,8 @@
 
     python -m benchmarks.soak --kills 200
 
-Weights and every number but the times must be equal bit for bit, and the folder must hold the same files. Tiny data, real
-processes, SIGKILL. The test suite does the same with fewer kills, and at chosen moments.
+Weights and every number but the times must be equal bit for bit, and the folder must hold the same files. Tiny data,
+real processes, SIGKILL. The test suite does the same with fewer kills, and at chosen moments.
 """
 
 import argparse
