@@ -47,13 +47,12 @@ data._download = data._fetch_package = out_of_reach
 data.SYSTEM_COPY = data.Path("/nonexistent/fashion-mnist")
 """
 
-# A patch that leaves out the pictures and the page that shows them, where a test is not about them: they take seconds.
+# Patches that leave out the pictures, and the page that shows them, where a test is not about them: they take seconds.
 NO_PICTURES = """
-from fmnist import report
 from fmnist.figures import album
 album.draw_data = album.draw_models = album.networks_to_look_into = lambda *_: []
-report.write_report = lambda *_: None
 """
+NO_REPORT = "report.write_report = lambda *_: None"
 
 
 def command(folders: Sequence[object], *words: object) -> list[object]:
