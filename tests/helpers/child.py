@@ -34,7 +34,7 @@ from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 60  # seconds, after which a child counts as hanging
+TIMEOUT = 120  # seconds, after which a child counts as hanging
 CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
 EARLIER_RUN = {"explore/report.html": b"an earlier run"}  # what the fixture `earlier_run` leaves in the output folder
