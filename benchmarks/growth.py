@@ -156,9 +156,8 @@ def check_size(root: Path, plan: Plan) -> None:
 
     there = len(data.load(root, log=lambda _: None).train_images)
     if there < max(plan.images):
-        raise Refused(
-            f"--data-dir {root}: {max(plan.images):,} training images are needed, and {there:,} there; --quick"
-        )
+        needed = f"{max(plan.images):,} training images are needed, and {there:,} are there"
+        raise Refused(f"--data-dir {root}: {needed}; --quick needs fewer")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

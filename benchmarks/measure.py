@@ -66,9 +66,9 @@ def megabytes(value: float | None) -> str:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """The median of `values`, the smallest and the largest, each written in the format `form`."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+    """The median of `values`, and of several the smallest and the largest, each written in the format `form`."""
+    median = f"{statistics.median(values):{form}}"
+    return f"{median} ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else median
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
