@@ -1,7 +1,7 @@
 """How fast is this project on this machine's CPU? Measured against the loop that tutorials have; prints Markdown.
 
     python -m benchmarks.speed            everything; 20 to 40 minutes on two cores, most of it the plain loop's epochs
-    python -m benchmarks.speed --quick    the same tables from a few steps, to see that it runs: figures of no value
+    python -m benchmarks.speed --quick    the same from a few steps and one epoch, to see that it runs: figures of no value
 
 A machine's speed drifts, so what counts are ratios of measurements in turns, A B A B, and their spread. Nothing else
 should run meanwhile.
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = options.Parser(prog="python -m benchmarks.speed", description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data", help="where the data set is [data]")
-    parser.add_argument("--quick", action="store_true", help="a few steps of each, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="a few steps and one epoch, to see that it runs")
     asked = parser.parse_args(argv)
     root = asked.data_dir.resolve()
     machine, dataset = device.set_up({"device": "cpu"}, by_torch=True), load(root)

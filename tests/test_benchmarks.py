@@ -221,7 +221,7 @@ def test_what_the_loop_gives_and_what_the_precision_gives():
 
 
 def test_speed_runs(csv_folder, commands_here, monkeypatch, capsys):
-    from fmnist import report
+    from fmnist import page
     from fmnist.figures import album
 
     drawn = []
@@ -229,8 +229,8 @@ def test_speed_runs(csv_folder, commands_here, monkeypatch, capsys):
     monkeypatch.setattr(speed, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
     monkeypatch.setattr(album, "draw_models", lambda *_: drawn.append("models"))
     monkeypatch.setattr(album, "draw_layers", lambda *_: drawn.append("layers") or np.zeros(10))
-    monkeypatch.setattr(report, "write_report", lambda *_: drawn.append("report"))
-    monkeypatch.setattr(report, "add_figures", lambda *_: None)
+    monkeypatch.setattr(page, "write_report", lambda *_: drawn.append("report"))
+    monkeypatch.setattr(page, "add_figures", lambda *_: None)
     speed.main(["--quick", "--data-dir", str(csv_folder)])
     output = capsys.readouterr().out
     for words in (
