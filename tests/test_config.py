@@ -148,7 +148,7 @@ BAD = {
     "two outputs": (NET.replace("self.layers(images)", "2 * (self.layers(images),)"), "is not the logits"),
     "no weights": (NET.replace("self.layers(images)", "images.flatten(1)[:, :10].float()").replace(
         "self.layers = ", "layers = "), "has no weights to train"),
-    "frozen": (NET.replace("def forward", "    self.requires_grad_(False)\n\n    def forward"), "has no weights to train"),
+    "frozen": (NET.replace("def forward", "    self.requires_grad_(False)\n\n    def forward"), "has no weights"),
     "lazy": (NET.replace("nn.Linear(4 * 36, 10)", "nn.LazyLinear(10)"), "has lazy layers; write their sizes out"),
 }  # fmt: skip
 
