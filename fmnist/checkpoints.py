@@ -207,7 +207,10 @@ class Checkpoints:
         newest, *older = self.paths() or [None]
         if not older:  # done already
             return
-        content = load(newest, "learner", "history", "best_state")
+        try:
+            content = load(newest, "learner", "history", "best_state")
+        except Damaged:  # a resumption will say so, should it ever need it
+            return
         learner = {"model": content["best_state"] or content["learner"]["model"]}
         content |= {"learner": learner, "best_state": {}, "finished": True}
         self._write(len(content["history"]), content)
