@@ -52,7 +52,7 @@ class Bench:
     def settings(self, name: str, output: Path, *more: object, patches: tuple[str, ...] = ()) -> dict[str, Any]:
         """What `child.run` and `child.started` take to run an experiment into `output`."""
         arguments = [*EXPERIMENTS[name], "--data-dir", self.data, "--output-dir", output, *more]
-        return {"arguments": arguments, "files": FILES, "patches": [child.NO_PICTURES, *patches]}
+        return {"arguments": arguments, "files": FILES, "patches": [child.NO_PICTURES, child.NO_REPORT, *patches]}
 
     def run(self, name: str, output: Path, *more: object, **settings: Any):
         """Run an experiment to its end, which must be a good one."""

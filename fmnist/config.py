@@ -118,12 +118,13 @@ class Network:
         seed = {"seed": self.training.seed} if "seed" in self.parameters else {}  # of one that draws without torch
         try:
             return import_class(self.class_path)(**self.arguments, **seed)
-        except ValueError as error:
-            raise Refused(f"{self.name}: {error}; change --hidden, --kernels, --kernel-size or --pool") from None
         except Exception as error:
-            if not self.is_users_own:
-                raise
-            raise Refused(f"{self.class_path}: cannot be built ({_in_words(error)})") from None
+            if self.is_users_own:
+                raise Refused(f"{self.class_path}: cannot be built ({_in_words(error)})") from None
+            if isinstance(error, ValueError):
+                advice = "change --hidden, --kernels, --kernel-size or --pool"
+                raise Refused(f"{self.name}: {error}; {advice}") from None
+            raise
 
     def outline(self) -> Any:
         """Build it on the meta device, where shapes flow and nothing is computed or drawn."""
@@ -146,8 +147,16 @@ class Network:
         model = self.outline()
         if not self.is_torch:
             return
-        device = next(model.parameters()).device
-        images = torch.zeros(min(2, self.training.batch_size), 28, 28, dtype=torch.uint8, device=device)
+        weights = list(model.parameters())
+        if any(map(torch.nn.parameter.is_lazy, weights)):
+            raise Refused(f"{self.class_path}: has lazy layers; write their sizes out")
+        if not any(weight.requires_grad for weight in weights):
+            raise Refused(f"{self.class_path}: has no weights to train")
+        images = torch.zeros(min(2, self.training.batch_size), 28, 28, dtype=torch.uint8, device=weights[0].device)
+        self._check_logits(model, images)
+
+    def _check_logits(self, model: Any, images: Any) -> None:
+        """Raise Refused if `model` cannot make logits [B, 10] of `images`."""
         try:
             logits = model(images)
         except Exception as error:
@@ -167,8 +176,14 @@ def import_class(class_path: str) -> type:
     module = _import_file(module_path) if module_path.endswith(".py") else importlib.import_module(module_path)
     found = getattr(module, name, None)
     if not isinstance(found, type):
-        there = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        there = [key for key in classes if vars(module)[key].__module__ == module.__name__]
         raise Refused(f"{class_path}: there is no class {name}; {module_path} has {', '.join(there) or 'none'}")
+    if module_path.endswith(".py"):
+        from torch import nn
+
+        if not issubclass(found, nn.Module):
+            raise Refused(f"{class_path}: {name} is no torch.nn.Module")
     return found
 
 
@@ -176,22 +191,20 @@ def import_class(class_path: str) -> type:
 def _import_file(path: str) -> Any:
     """Import the Python file at `path`, which may import its neighbours."""
     file = Path(path).resolve()
-    if not file.is_file():
-        raise Refused(f"{path}: there is no such file; --network takes FILE.py:CLASS")
     spec = importlib.util.spec_from_file_location(f"users_own_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # as an import does: dataclasses and TorchScript look a class's module up
     sys.path.insert(0, str(file.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard around its main ends with the latter
         raise Refused(f"{path}: cannot be imported ({_in_words(error)})") from None
     finally:
         sys.path.remove(str(file.parent))
     return module
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 

@@ -208,6 +208,8 @@ def users_own(class_path: str, training: TrainConfig | None = None) -> Network:
     file, _, name = class_path.rpartition(":")
     if not (file.endswith(".py") and name.isidentifier()):
         raise Refused(f"--network {class_path}: name a file and a class in it, as in my_net.py:Net")
+    if not Path(file).is_file():
+        raise Refused(f"--network {class_path}: there is no such file")
     return Network(name.lower(), name, f"{Path(file).resolve()}:{name}", training=training or TrainConfig())
 
 

@@ -7,7 +7,6 @@ import errno
 import io
 import json
 import os
-import resource
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 
 from fmnist import checkpoints, files, training
-from tests.helpers import child, tiny
+from tests.helpers import child, needs, tiny
 from tests.helpers.child import command, strays
 
 pytestmark = pytest.mark.usefixtures("data_is_there")
@@ -39,6 +38,7 @@ checkpoints.Checkpoints.save = save_with_less_room
 """
 
 
+@needs.posix
 @pytest.mark.fault(12, FULL_DISK)
 def test_a_checkpoint_that_finds_no_room_fails_and_the_earlier_one_serves(folders):
     table, arguments = tiny.files_table(tiny.make()), command(folders, *SMALL)
@@ -109,6 +109,8 @@ def fill_the_disk_for(monkeypatch, name: str) -> Disk:
 @contextmanager
 def largest_file(size: int):
     """A real limit on the size of the files that this process writes."""
+    import resource
+
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -117,6 +119,7 @@ def largest_file(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@needs.posix
 @pytest.mark.fault(12, FULL_DISK)
 def test_data_that_find_no_room_fail_by_their_name(folders, run_here, offline):
     raw = tiny.raw_folder(folders[0])
@@ -131,6 +134,7 @@ def test_data_that_find_no_room_fail_by_their_name(folders, run_here, offline):
     assert not (raw / tiny.NAMES[0]).exists()
 
 
+@needs.posix
 @pytest.mark.fault(12, FULL_DISK)
 def test_a_picture_that_finds_no_room_fails_by_its_name(tmp_path, capfd):
     from fmnist import errors
@@ -168,35 +172,22 @@ training.fit = fit_with_less_memory
 
 
 @pytest.mark.fault(24, OUT_OF_MEMORY)
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to"),
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError("MPS backend out of memory (MPS allocated: 5.05 GB)"),
-        MemoryError(),
-    ],
-)
-def test_no_memory_fails_advising_a_smaller_batch(folders, run_here, monkeypatch, error):
-    asked = []
-
+def test_no_memory_fails_advising_a_smaller_batch(folders, run_here, monkeypatch):
     def step(*_):
-        asked.append(True)
-        raise error
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(training.TorchLearner, "step", step)
     line = child.only_line(run_here(command(folders, *SMALL)), 1)
-    assert asked
     assert "out of memory" in line
     assert "--batch-size" in line
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell how much memory is in use")
+@needs.linux
 @pytest.mark.fault(24, OUT_OF_MEMORY)
-@pytest.mark.parametrize("more", [5_000_000, 200_000_000, 600_000_000])  # found out by building, saving, learning
+@pytest.mark.parametrize("more", [20, 200, 450])  # megabytes: they run out saving epoch 0, learning, saving epoch 1
 def test_no_memory_for_real(folders, more):
-    arguments = command(folders, "classic", "--models", "ffn", "--hidden", 8192, 8192, "--epochs", 1)
-    patches = [f"MORE = {more}{LIMITS_MEMORY}"]
+    arguments = command(folders, "classic", "--models", "ffn", "--hidden", 4096, 4096, "--epochs", 1, "-b", 600)
+    patches = [f"MORE = {more * 10**6}{LIMITS_MEMORY}"]
     with child.started(arguments, files=tiny.files_table(tiny.make()), patches=patches) as process:
         child.wait_for(process, "limited")
         done = child.finish(process)

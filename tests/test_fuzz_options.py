@@ -2,7 +2,7 @@
 
     python -m pytest tests/test_fuzz_*.py --fuzz-examples 20000        a longer search
 
-Several hundred examples of each kind, the same at every run; more of them search further.
+A few hundred examples of each kind, the same at every run; more of them search further.
 """
 
 import contextlib
@@ -54,4 +54,4 @@ def test_command_lines(fuzz):
         assert vars(again) == {**vars(options), "resume": True, "list": False}
 
     with contextlib.redirect_stdout(io.StringIO()):
-        fuzz(700, command_lines(), check)
+        fuzz(350, command_lines(), check)

@@ -76,14 +76,6 @@ def test_gradients_are_those_of_finite_differences(hidden):
             assert (above - below) / (2 * h) == pytest.approx(gradient[index], abs=1e-8, rel=1e-6), name
 
 
-def test_batch_gradient_is_the_mean_of_single_image_gradients():
-    network = with_random_biases((12, 8))
-    images, labels = batch(5)
-    singles = [gradients(network, images[i : i + 1], labels[i : i + 1]) for i in range(5)]
-    for whole, parts in zip(gradients(network, images, labels), zip(*singles, strict=True), strict=True):
-        np.testing.assert_allclose(whole, np.mean(parts, axis=0), rtol=0, atol=1e-14)
-
-
 def test_step_is_one_update_of_sgd_and_gives_the_loss_before_it():
     network = with_random_biases((12,))
     images, labels = batch(4)
@@ -107,18 +99,6 @@ def test_step_on_one_image_is_the_rule_of_the_book():
     network.step(images, labels, lr=0.1)
     expected = weight + 0.1 * np.outer(hidden, error * output * (1 - output))
     np.testing.assert_allclose(network.weights[-1], expected, rtol=0, atol=1e-14)
-
-
-def test_learns_a_tiny_batch_by_heart():
-    network = NumpyFFN((64, 32))
-    images, labels = batch(10)
-    losses = [network.step(images, labels, lr=0.05) for _ in range(1500)]
-    assert losses[-1] < 0.01 < 1 < losses[0]
-    assert np.array_equal(network.probabilities(images).argmax(axis=1), labels)
-
-
-def test_parameter_count_of_the_published_network():
-    assert sum(array.size for array in NumpyFFN().parameters().values()) == 266_610
 
 
 def test_parameters_run_from_the_input_up_in_the_order_of_the_gradients():

@@ -1,4 +1,4 @@
-"""README.md and docs/ against the whole runs that come with the program: their tables are those runs', of these recipes."""
+"""README.md and docs/ against the whole runs that come with the program: their tables are those runs'."""
 
 import re
 from pathlib import Path

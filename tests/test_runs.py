@@ -110,7 +110,7 @@ def test_finished_runs_of_other_settings_are_kept_whole(folder, capsys):
     said = capsys.readouterr().out
     for name, plan in (("classic.before", A), ("classic.before2", B)):
         assert is_whole(folder.with_name(name), plan)
-        assert f"kept in {folder.with_name(name)}\n" in said
+        assert f"kept whole in {folder.with_name(name)}\n" in said
     assert sorted(path.name for path in folder.parent.iterdir()) == ["classic", "classic.before", "classic.before2"]
 
 

@@ -123,11 +123,9 @@ def draw_layers(album: Album, model: nn.Module, title: str, sample: Sample, laye
     """
     stages, probabilities = activations.trace(model, sample.pixels)
     shown = choose_stage(title, stages, layer)
-    kernels = model.get_submodule(shown.source).weight.detach().cpu().numpy()
+    kernels = activations.module_of(model, shown.source).weight.detach().cpu().numpy()
     own = kernels.mean(axis=1) if shown.name == shown.source else None
-    album.add(
-        "kernels_grid.png", f"{title}: kernels of {shown.source}", layers.kernels_grid, kernels, layer=shown.source
-    )
+    album.add("kernels_grid.png", f"{title}: kernels of {shown.source}", layers.kernels_grid, kernels)
     about = f"{title}: feature maps of {shown.name}, {sample.title}"
     album.add("features_grid.png", about, layers.features_grid, sample.pixels, shown.maps, own)
     drawn = [stage for stage in stages if activations.is_worth_drawing(model, stage)]

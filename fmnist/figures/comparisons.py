@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
 
-from fmnist.figures.style import BLUE, GREY, INK, VERMILION, legend_below, looks, sheet, spread
+from fmnist.figures.style import BLUE, GREY, INK, VERMILION, legend_below, looks, sheet
 from fmnist.metrics import Model
 
 COSTS = {
@@ -26,27 +26,23 @@ COSTS = {
 
 
 def accuracy_comparison(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
-    """Draw a bar per network with its test accuracy, and the published one where there is one."""
-    names = [fill(model["title"], 30) for model in models.values()]
-    values = [_with_error(model) for model in models.values()]
-    with sheet(path, 10, 1.6 + 0.55 * len(models), title) as figure:
-        _accuracy_bars(figure, models, names, values)
+    """Draw a bar per network with its test accuracy, and a mark at the published one where there is one."""
+    with sheet(path, 10, 1.2 + 0.55 * len(models), title) as figure:
+        _accuracy_bars(figure, models, [fill(model["title"], 30) for model in models.values()])
     return figure
 
 
 def gains(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
-    """Draw a bar per version with its test accuracy, what changed and gained since the one before, and the published
-    accuracy.
-    """
-    names = [f"{m['title']}\n{fill(m['change'], 34)}" if m["change"] else m["title"] for m in models.values()]
-    values, before = [], None
+    """Draw a bar per version with its test accuracy, the published one, what changed and what was gained by it."""
+    names, before = [], None
     for model in models.values():
         accuracy = _accuracy(model)
-        gain = "" if before is None else f"\n{(accuracy - before) * 100:+.2f} points"
-        values.append(_with_error(model) + gain)
+        gain = "" if before is None else f": {(accuracy - before) * 100:+.2f} points"
+        change = f"\n{fill(model['change'], 34)}" if model["change"] else ""
+        names.append(f"{model['title']}{gain}{change}")
         before = accuracy
-    with sheet(path, 10, 1.6 + 0.95 * len(models), title) as figure:
-        _accuracy_bars(figure, models, names, values)
+    with sheet(path, 10, 1.2 + 0.9 * len(models), title) as figure:
+        _accuracy_bars(figure, models, names)
     return figure
 
 
@@ -59,48 +55,49 @@ def _std(model: Model) -> float:
     return model["std"]["test_accuracy"] if "std" in model else 0.0
 
 
-def _with_error(model: Model) -> str:
-    return f"{_accuracy(model):.2%}" + (f" ± {_std(model) * 100:.2f}" if "std" in model else "")
-
-
-def _accuracy_bars(figure: Figure, models: Mapping[str, Model], names: Sequence[str], values: Sequence[str]) -> None:
-    """Draw a bar per network, named on its left, with its value behind it and a mark at the published accuracy."""
+def _accuracy_bars(figure: Figure, models: Mapping[str, Model], names: Sequence[str]) -> None:
+    """Draw a bar per network, named on its left, and in numbers on its right."""
     own, axes = looks(models), figure.subplots()
-    published = [model["published"].get("test_accuracy") for model in models.values()]
-    start, end = _limits(models, published)
-    for row, ((name, model), mark) in enumerate(zip(models.items(), published, strict=True)):
+    start, end = _limits(models)
+    for row, (name, model) in enumerate(models.items()):
         accuracy, error = _accuracy(model), _std(model)
         bar = {"left": start, "height": 0.55, "color": own[name].color, "ecolor": INK}
         axes.barh(row, accuracy - start, xerr=error or None, **bar)
-        if mark is not None:
-            axes.plot([mark] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=2.5)
-        axes.text(max(accuracy + error, mark or 0) + (end - start) * 0.015, row, values[row], va="center")
+        words = f"{accuracy:.2%}" + (f" ± {error * 100:.2f}" if error else "")
+        if (published := model["published"].get("test_accuracy")) is not None:
+            axes.plot([published] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=2.5)
+            words += f"\npublished {published:.2%}"
+        axes.text(1.015, row, words, transform=axes.get_yaxis_transform(), va="center")
     axes.set_yticks(range(len(models)), names)
     axes.set(xlim=(start, end), ylim=(len(models) - 0.5, -0.5))
     axes.set_xlabel(f"test accuracy (the axis starts at {start:.0%})" if start else "test accuracy")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", visible=False)
-    if notes := _notes(models, published):
+    if notes := _notes(models):
         legend_below(figure, notes)
 
 
-def _limits(models: Mapping[str, Model], published: Sequence[float | None]) -> tuple[float, float]:
+def _limits(models: Mapping[str, Model]) -> tuple[float, float]:
     """Where the axis of the accuracies starts and ends. Bars from zero would all look alike: it is cut."""
     measured = [_accuracy(model) + sign * _std(model) for model in models.values() for sign in (-1, 1)]
+    published = [model["published"].get("test_accuracy") for model in models.values()]
     known = [*measured, *(value for value in published if value is not None)]
     start = max(0.0, np.floor((min(known) - 0.02) * 50) / 50)
-    return start, max(known) + (max(known) - start) * 0.3
+    return start, max(known) + (max(known) - start) * 0.05
 
 
-def _notes(models: Mapping[str, Model], published: Sequence[float | None]) -> list[list[Artist]]:
+def _notes(models: Mapping[str, Model]) -> list[list[Artist]]:
     """The legend's entries for the marks of published accuracies and for the error bars, where there are some."""
     notes = []
-    if any(value is not None for value in published):
+    if any("test_accuracy" in model["published"] for model in models.values()):
         notes.append([Line2D([], [], color=INK, linestyle="", marker="|", ms=16, mew=2.5, label="published")])
-    if seeds := max(len(model.get("seeds", ())) for model in models.values()):
-        label = f"mean ± standard deviation of {seeds} seeds"
-        notes.append([Line2D([], [], color=INK, linewidth=1.5, marker="|", ms=6, label=label)])
-    return notes
+    return notes + _error_note(models)
+
+
+def _error_note(models: Mapping[str, Model]) -> list[list[Artist]]:
+    seeds = max(len(model.get("seeds", ())) for model in models.values())
+    label = f"mean ± standard deviation of {seeds} seeds"
+    return [[Line2D([], [], color=INK, linewidth=1.5, marker="|", ms=6, label=label)]] if seeds else []
 
 
 # Costs
@@ -109,42 +106,34 @@ def _notes(models: Mapping[str, Model], published: Sequence[float | None]) -> li
 def cost_scatter(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
     """Draw test accuracy against each cost, a point per network; a cost of None or 0 leaves a network out."""
     own = looks(models)
-    accuracies = [_accuracy(model) for model in models.values()]
-    margin = max(0.004, np.ptp(accuracies) * 0.25, *(1.3 * _std(model) for model in models.values()))
-    with sheet(path, 13, 4.8, title) as figure:
+    with sheet(path, 13, 4.4, title) as figure:
         for axes, (key, label) in zip(figure.subplots(1, 3, sharey=True), COSTS.items(), strict=True):
-            costs = {name: model.get("mean", model).get(key, model.get(key)) for name, model in models.items()}
-            present = {name: cost for name, cost in costs.items() if cost}
-            for name, cost in present.items():
+            costs = {name: {**model, **model.get("mean", {})}.get(key) for name, model in models.items()}
+            for name in filter(costs.get, models):
                 error = _std(models[name]) or None
-                axes.errorbar(cost, _accuracy(models[name]), error, ms=10, **own[name]._asdict())
-            axes.set_xscale("log")
-            axes.set(xlabel=label, ylim=(min(accuracies) - margin, max(accuracies) + margin))
-            _label_points(axes, [(cost, _accuracy(models[n]), models[n]["title"]) for n, cost in present.items()])
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+                axes.errorbar(costs[name], _accuracy(models[name]), error, ms=10, **own[name]._asdict())
+            _cost_axis(axes, [cost for cost in costs.values() if cost])
+            axes.set_xlabel(label)
+        figure.axes[0].margins(y=0.2)
+        figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         figure.axes[0].set_ylabel("test accuracy")
-        if notes := _notes(models, []):
-            legend_below(figure, notes)
+        points = {"linestyle": "", "ms": 10}
+        groups = [[Line2D([], [], label=model["title"], **points, **own[n]._asdict())] for n, model in models.items()]
+        legend_below(figure, [*groups, *_error_note(models)])
     return figure
 
 
-def _label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each point's text beside it, towards the middle of the panel, and clear of the other texts."""
-    if not points:
+def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
+    """Make the axis of a cost logarithmic, and wide enough for its marks to be read."""
+    if not costs:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
+        axes.set_xticks([])
         return
-    costs = np.log10([cost for cost, _, _ in points])
-    low, high = costs.min() - 0.35, costs.max() + 0.35
-    axes.set_xlim(10**low, 10**high)
-    bottom, top = axes.get_ylim()
-    heights = spread([accuracy for _, accuracy, _ in points], (top - bottom) * 0.065)
-    for cost, (x, _, text), height in zip(costs, points, heights, strict=True):
-        left = cost > (low + high) / 2 + 1e-9
-        how = {"ha": "right" if left else "left", "va": "center"}
-        axes.annotate(text, (x, height), (-9 if left else 9, 0), textcoords="offset points", **how)
+    axes.set_xscale("log")
+    axes.set_xlim(min(costs) / 2, max(costs) * 2)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def cost_growth(

@@ -21,7 +21,7 @@ from fmnist.metrics import Epoch, Model
 VALIDATION = (0, (4, 2))  # the dashes of everything measured on held-out images
 # Around the epoch whose weights are scored, where validation images choose it.
 RING = {"marker": "o", "ms": 13, "mfc": "none", "mew": 1.6, "linestyle": ""}
-STAR = {"marker": "*", "ms": 13, "linestyle": ""}  # what was measured on the test images
+STAR = {"marker": "*", "ms": 15, "linestyle": ""}  # what was measured on the test images
 UNEVEN = 4  # times the steps of another training: then the axis of the steps is logarithmic
 
 
@@ -42,9 +42,9 @@ def loss_curves(
         steps = [_steps(model) * len(model["epochs"]) for model in shown.values()]
         if by_step and max(steps) > UNEVEN * min(steps):
             axes.set_xscale("log")  # else the shorter trainings would be squeezed against the left edge
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         else:
             _mark_whole_numbers(axes)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         groups = [_lines(model, "loss", own[name]) for name, model in shown.items()]
         legend_below(figure, [*groups, *_notes(shown)])
     return figure
@@ -183,7 +183,8 @@ def _star(axes: Axes, model: Model, colour: str) -> Line2D:
     epochs = [(_best(run) or [len(run)])[0] for run in _runs(model)]
     accuracy = model.get("mean", model)["test_accuracy"]
     error = model["std"]["test_accuracy"] if "std" in model else None
-    axes.errorbar(np.mean(epochs), accuracy, error, color=colour, mec="white", zorder=5, **STAR)
+    axes.errorbar(np.mean(epochs), accuracy, error, fmt="none", color=colour)
+    axes.plot(np.mean(epochs), accuracy, color=colour, mec="white", zorder=5, **STAR)
     label = f"{model['title']}, test {accuracy:.2%}" + (f" ± {error * 100:.2f}" if error is not None else "")
     return Line2D([], [], color=colour, label=label, **STAR)
 

@@ -9,11 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import StrMethodFormatter
 
 from fmnist.data import CLASSES
 from fmnist.exploration import Exploration
-from fmnist.figures.style import VERMILION, Box, board, cells, heatmap, name_classes, palette, sheet
+from fmnist.figures.style import INK, VERMILION, Box, board, cells, heatmap, name_classes, palette, sheet
 
 PER_CLASS = 10  # images of each class in the sample grid
 
@@ -44,7 +45,7 @@ def pixel_histogram(path: Path | str, exploration: Exploration, title: str) -> F
         axes.stairs(exploration.histogram, edges, fill=True, baseline=0.5, color=palette()[0])
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        axes.axvline(mean * 255, color=VERMILION, label=f"mean {mean:.4f}")
+        axes.axvline(mean * 255, color=INK, label=f"mean {mean:.4f}")
         low, high = np.clip([(mean - std) * 255, (mean + std) * 255], 0, 255)
         axes.axvspan(low, high, color="#f8e3bf", zorder=0, label=f"mean ± standard deviation, {std:.4f}")
         axes.set(xlabel="grey level (0 black, 255 white)", ylabel="pixels", xlim=(-1, 256))
@@ -85,7 +86,7 @@ def _name_rows(axes: Axes) -> None:
 
 def sample_grid(path: Path | str, images: np.ndarray, labels: np.ndarray, title: str) -> Figure:
     """Draw the first ten images of each class, a row per class, from images [N, 28, 28]."""
-    with board(path, 1.4 + PER_CLASS * 0.8, 0.7 + len(CLASSES) * 0.8, title) as page:
+    with board(path, 1.5 + PER_CLASS * 0.8, 0.7 + len(CLASSES) * 0.8, title) as page:
         for number, name in enumerate(CLASSES):
             top = 0.6 + number * 0.8
             page.words(1.3, top + 0.37, name, ha="right", va="center")
@@ -105,6 +106,7 @@ def look_alikes(path: Path | str, exploration: Exploration, title: str) -> Figur
         heatmap(axes, shades, [[f"{value:.2f}" for value in row] for row in similarity])
         name_classes(axes, CLASSES, CLASSES)
         for row, nearest in enumerate(others.argmax(axis=1)):
-            corner = (nearest + 0.03, row + 0.03)
-            axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=VERMILION, linewidth=2.5))
+            frame = {"fill": False, "edgecolor": VERMILION, "linewidth": 2.5}
+            outline = withStroke(linewidth=5.5, foreground="white")  # sets the frame off from cells of any shade
+            axes.add_patch(Rectangle((nearest + 0.05, row + 0.05), 0.9, 0.9, path_effects=[outline], **frame))
     return figure

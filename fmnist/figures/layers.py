@@ -22,11 +22,12 @@ from fmnist.figures.style import BLUE, DPI, GREY, Board, Box, board, cells, sign
 SHOWN = 64  # kernels or maps of one layer at most: more would be too small to see
 CHANNELS = 8  # maps of each stage in the progression
 ROBUST = 0.995  # fraction of a map's values within its colour scale: a few extremes would leave the rest pale
-CAPTION, NUMBERS = 2.3, 0.22  # inches for the words on the left of a stage's maps, and for the channels' numbers above
+CAPTION, NUMBERS = 2.6, 0.22  # inches for the words on the left of a stage's maps, and for the channels' numbers above
+LONGEST = 26  # characters of a stage's name that the caption has room for
 LEFT, RIGHT = 2.2, 3.1  # inches for the sample and for the prediction
 
 
-def kernels_grid(path: Path | str, kernels: np.ndarray, title: str, layer: str) -> Figure:
+def kernels_grid(path: Path | str, kernels: np.ndarray, title: str) -> Figure:
     """Draw the kernels [O, I, h, w] of one convolution on one scale; of several input channels, their mean."""
     kernels = np.asarray(kernels)
     count, inputs, height, width = kernels.shape
@@ -38,7 +39,7 @@ def kernels_grid(path: Path | str, kernels: np.ndarray, title: str, layer: str) 
     with board(path, across, rows * 1.18 + 1.75, title) as page:
         which = f"{len(shown)} of {count} kernels" if len(shown) < count else f"{count} kernels"
         averaged = f", each the mean over its {inputs} input channels" if inputs > 1 else ""
-        page.words(across / 2, 0.5, f"{layer}: {which} of {height} x {width}{averaged}")
+        page.words(across / 2, 0.5, f"{which} of {height} x {width}{averaged}")
         first = Box((across - columns) / 2, 0.9, 1.0, 1.18)
         for number, (left, top, *_) in enumerate(cells(len(shown), columns, first)):
             page.words(left + 0.5, top + 0.2, str(number), va="bottom")
@@ -92,7 +93,7 @@ class Row(NamedTuple):
     number: int  # from 1
     stage: Stage
     channels: np.ndarray  # which of its maps are shown
-    first: bool  # of those that show the same channels
+    numbered: bool  # whether the channels' numbers stand above them: once for all rows that show the same
 
 
 def progression(
@@ -129,8 +130,14 @@ def follow_channels(stages: Sequence[Stage]) -> list[Row]:
     for _, group in groupby(stages, key=lambda stage: (stage.source, len(stage.maps))):
         group = list(group)
         channels = most_active(np.asarray(group[-1].maps))
-        rows += [Row(len(rows) + n, stage, channels, n == 1) for n, stage in enumerate(group, start=1)]
+        first, *others = (Row(len(rows) + n, stage, channels, False) for n, stage in enumerate(group, start=1))
+        rows += [_numbered(first), *others]
     return rows
+
+
+def _numbered(row: Row) -> Row:
+    """Return the row with its channels' numbers above its maps; single values stand without them."""
+    return row._replace(numbered=row.stage.maps[0].size > 1)
 
 
 def most_active(maps: np.ndarray) -> np.ndarray:
@@ -143,30 +150,31 @@ def _in_blocks(rows: list[Row], blocks: int) -> list[list[Row]]:
     """Divide the rows into equally many a block; each block begins with the numbers of its channels."""
     size = ceil(len(rows) / blocks)
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-    return [[part[0]._replace(first=True), *part[1:]] for part in parts]
+    return [[_numbered(part[0]), *part[1:]] for part in parts]
 
 
 def _height(row: Row, size: float) -> float:
     """Inches that a row takes, whose maps are of this size."""
-    return size + 0.1 + (NUMBERS if row.first else 0)
+    return size + 0.1 + (NUMBERS if row.numbered else 0)
 
 
 def _stage(page: Board, row: Row, box: Box) -> None:
     """Draw one stage: what it is on the left, then its maps of the size of `box`, under their channels' numbers."""
     maps = np.asarray(row.stage.maps)
     scale, step = signed_scale(maps, ROBUST), box.width + 0.1
-    left, top = box.left + CAPTION, box.top + (NUMBERS if row.first else 0)
-    page.words(box.left, top, f"{row.number}  {row.stage.name}", ha="left", weight="bold")
+    left, top = box.left + CAPTION, box.top + (NUMBERS if row.numbered else 0)
+    name = row.stage.name if len(row.stage.name) <= LONGEST else f"…{row.stage.name[1 - LONGEST :]}"
+    page.words(box.left, top, f"{row.number}  {name}", ha="left", weight="bold")
     page.words(box.left, top + 0.2, f"{row.stage.kind}\n{' x '.join(map(str, maps.shape))}", ha="left", color=GREY)
     if maps[0].size == 1:  # a vector: all its values side by side, as a strip
         page.tile(maps.reshape(1, -1), Box(left, top, CHANNELS * step - 0.1, box.height * 0.6), scale)
         return
-    if row.first:
+    if row.numbered:
         page.words(left - 0.08, box.top, "channel", ha="right", color=GREY)
     for position, channel in enumerate(row.channels):
         place = Box(left + position * step, top, box.width, box.height)
         page.tile(maps[channel], place, scale)
-        if row.first:
+        if row.numbered:
             page.words(place.left + box.width / 2, box.top, str(channel), color=GREY)
 
 

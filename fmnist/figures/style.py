@@ -77,10 +77,10 @@ def palette() -> list[str]:
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """Return a look for each network name: "ffn" blue, "cnn" orange wherever they occur, the others in turn."""
-    blue, orange, green, vermilion, pink, brown, _, grey, _, sky = palette()
+    blue, orange, green, vermilion, pink, brown, _, grey, yellow, sky = palette()
     fixed = {"ffn": Look(blue, MARKERS[0]), "cnn": Look(orange, MARKERS[1])}
-    # Darkened, the palette's rose and yellow are its pink and brown again: purple and ink stand in for them.
-    colours = (green, vermilion, pink, sky, brown, "#6a3d9a", INK, grey)
+    # Darkened, the palette's rose is its pink again: purple stands in for it.
+    colours = (green, vermilion, pink, sky, brown, "#9467bd", yellow, grey)
     names = list(names)
     others = [name for name in names if name not in fixed]
     turns = {name: Look(colours[n % len(colours)], MARKERS[(n + 2) % len(MARKERS)]) for n, name in enumerate(others)}
@@ -135,7 +135,7 @@ def fitting(title: str, width: float) -> str:
 def legend_below(figure: Figure, groups: Sequence[Sequence[Artist]]) -> None:
     """Put a legend below the axes, in as many columns as there is room for; what belongs to one group keeps together.
 
-    A group that is shorter than the longest leaves room below it.
+    A group that is shorter than the longest leaves room below it. The figure grows by the legend's height.
     """
     longest = max(len(handle.get_label()) for group in groups for handle in group)
     columns = max(1, min(len(groups), int(figure.get_size_inches()[0] * 72 / (longest * 5.8 + 42))))
@@ -144,6 +144,7 @@ def legend_below(figure: Figure, groups: Sequence[Sequence[Artist]]) -> None:
     blank = Line2D([], [], linestyle="", label="")
     filled = [handle for group in groups for handle in [*group, *[blank] * (size - len(group))]]
     filled += [blank] * (columns * rows * size - len(filled))
+    figure.set_figheight(figure.get_figheight() + 0.21 * rows * size)  # inches
     figure.legend(handles=filled, loc="outside lower center", ncols=columns)
 
 
@@ -151,7 +152,9 @@ def heatmap(axes: Axes, shades: np.ndarray, texts: Sequence[Sequence[str]]) -> N
     """Draw `texts` [R, C] on cells as dark as `shades`, 0..1; the middle of cell (0, 0) is at (0.5, 0.5)."""
     import seaborn
 
-    seaborn.heatmap(shades, ax=axes, annot=np.asarray(texts), fmt="", cmap=COUNTED, vmin=0, vmax=1, cbar=False)
+    # seaborn lays out the whole figure for each tick label, to see whether they overlap: `name_classes` writes them.
+    plain = {"cbar": False, "xticklabels": False, "yticklabels": False}
+    seaborn.heatmap(shades, ax=axes, annot=np.asarray(texts), fmt="", cmap=COUNTED, vmin=0, vmax=1, **plain)
     for text, cell in zip(axes.texts, axes.collections[0].get_facecolors(), strict=True):
         # seaborn writes white on middling blue too, where its contrast falls to 2.3.
         text.set_color(max((INK, "white"), key=lambda colour: contrast(colour, cell)))
@@ -164,6 +167,7 @@ def name_classes(axes: Axes, across: Sequence[str], down: Sequence[str]) -> None
     axes.set_yticks(places[: len(down)], down, rotation=0)
     axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
     axes.xaxis.set_label_position("top")
+    axes.grid(False)
 
 
 # Boards of small images
@@ -257,20 +261,3 @@ def signed_scale(values: np.ndarray, fraction: float = 1.0) -> float:
     """Return the size below which that fraction of `values` lie: the end of a scale that is symmetric around zero."""
     size = float(np.quantile(np.abs(values), fraction)) if np.size(values) else 0.0
     return size or float(np.max(np.abs(values), initial=0.0)) or 1.0
-
-
-def spread(values: Sequence[float], gap: float) -> np.ndarray:
-    """Return positions for labels: as near to `values` as can be (least squares) but at least `gap` apart."""
-    values = np.asarray(values, float)
-    order = np.argsort(values, kind="stable")
-    touching: list[tuple[float, int]] = []  # sum and number of the labels of each group that touch each other
-    for rank, value in enumerate(values[order]):
-        total, count = value - rank * gap, 1
-        while touching and touching[-1][0] / touching[-1][1] > total / count:
-            before, many = touching.pop()
-            total, count = total + before, count + many
-        touching.append((total, count))
-    placed = np.empty(len(values))
-    placed[order] = [total / count for total, count in touching for _ in range(count)]
-    placed[order] += gap * np.arange(len(values))
-    return placed

@@ -34,7 +34,7 @@ from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 60  # seconds, after which a child counts as hanging
+TIMEOUT = 120  # seconds, after which a child counts as hanging
 CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
 EARLIER_RUN = {"explore/report.html": b"an earlier run"}  # what the fixture `earlier_run` leaves in the output folder
@@ -47,14 +47,13 @@ download._download = download._fetch_package = out_of_reach
 download.SYSTEM_COPY = download.Path("/nonexistent/fashion-mnist")
 """
 
-# A patch that leaves out the pictures and the page that shows them, where a test is not about them: they take seconds.
+# Patches that leave out the pictures, and the page that shows them, where a test is not about them: they take seconds.
 NO_PICTURES = """
-from fmnist import page
 from fmnist.figures import album
 album.draw_dataset = album.draw_models = lambda *_: None
 album.networks_to_look_into = lambda *_: []
-page.write_report = lambda *_: None
 """
+NO_REPORT = "page.write_report = lambda *_: None"
 
 
 def command(folders: Sequence[object], *words: object) -> list[object]:
