@@ -6,7 +6,9 @@ others stand below.
 
 import argparse
 import difflib
+import itertools
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
@@ -84,6 +86,16 @@ NEVER_REMEMBERED = ("network",)
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as every other error is said, and names the option that was probably meant."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does, but name an unknown option first: its value would be taken for the recipe, and blamed."""
+        words = list(itertools.takewhile(lambda word: word != "--", sys.argv[1:] if args is None else args))
+        known = [option for action in self._actions for option in action.option_strings]
+        asked = [word for word in words if word.startswith("--") and " " not in word]
+        unknown = [word for word in asked if not any(option.startswith(word.split("=")[0]) for option in known)]
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> None:
         before, _, unknown = message.partition("unrecognized arguments: ")
