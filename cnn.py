@@ -1,34 +1,51 @@
-"""The convolutional networks: a configurable CNN, and ResNet-18 for images of one channel."""
+"""The convolutional networks: CNN, configurable, and ResNet-18 for images of one channel."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
 
-from fmnist.layers import Dropout
+from fmnist.layers import MEAN, STD, Dropout, Pixels
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 POOLS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
 
 class CNN(nn.Module):
-    """Blocks of convolution, activation and pooling, then dense layers and the class scores.
+    """Blocks of convolution, activation and pooling, then dense layers.
 
-    Maps images [B, 1, 28, 28] to scores [B, 10]. The default has 421,642 parameters. Raises ValueError, in words for
-    the user, where the arguments make no network.
+    Maps images, uint8 [B, 28, 28], to logits [B, 10]. By default, with 421,642 parameters:
+
+        pixels               Pixels     [B, 1, 28, 28]
+        features.conv1       Conv2d     [B, 32, 28, 28]
+        features.pool1       MaxPool2d  [B, 32, 14, 14]
+        features.relu1       ReLU       [B, 32, 14, 14]
+        features.conv2       Conv2d     [B, 64, 14, 14]
+        features.pool2       MaxPool2d  [B, 64, 7, 7]
+        features.relu2       ReLU       [B, 64, 7, 7]
+        classifier.flatten   Flatten    [B, 3136]
+        classifier.linear1   Linear     [B, 128]
+        classifier.relu1     ReLU       [B, 128]
+        classifier.dropout1  Dropout    [B, 128]
+        classifier.output    Linear     [B, 10]
+
+    Raises ValueError, in words for the user, where the arguments make no network.
 
     kernels      number of kernels of each convolution
     kernel_size  their height and width
     padding      pixels around each convolution's input, one number or one each; None keeps the size (odd kernels)
-    pool         what halves the maps: "max", "avg", or "stride", a stride of two in the convolution itself
-    pool_after   numbers, from 1, of the convolutions whose maps are halved; None is all of them
+    pool         downsampling: "max", "avg", or "stride", a stride of two in the convolution itself
+    pool_after   numbers, from 1, of the convolutions whose maps are downsampled; None is all of them
     dense        units of each hidden layer after the convolutions
     activation   "relu" or "leaky_relu"
     norm         batch norm "before" or "after" each convolution's activation, or None
     dense_norm   layer norm after each dense layer's activation
-    conv_dropout share of the values left out behind each halving, and
+    conv_dropout fraction of the values dropped behind each downsampling, and
     dropout      behind each dense layer
+    mean, std    of the pixels, on the 0..1 scale, and
+    size         height and width to which images are resized: see `Pixels`
     """
 
     def __init__(
@@ -44,13 +61,17 @@ class CNN(nn.Module):
         dense_norm: bool = False,
         conv_dropout: float = 0.0,
         dropout: float = 0.25,
+        mean: float = MEAN,
+        std: float = STD,
+        size: int = 28,
     ) -> None:
         super().__init__()
         if any(size < 1 for size in (*kernels, kernel_size, *dense)):
             raise ValueError("a layer has no kernels, no units, or kernels without pixels")
         paddings = _per_convolution(padding, len(kernels), kernel_size)
         halved = set(range(1, len(kernels) + 1) if pool_after is None else pool_after)
-        channels, size = 1, 28
+        self.pixels = Pixels(mean, std, size)  # [B, 1, size, size]
+        channels = 1
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for n, (width, pad) in enumerate(zip(kernels, paddings, strict=True), start=1):
             stride = 2 if pool == "stride" and n in halved else 1
@@ -77,8 +98,8 @@ class CNN(nn.Module):
         layers["output"] = nn.Linear(inputs, 10)  # [B, 10]
         self.classifier = nn.Sequential(layers)
 
-    def forward(self, images: Tensor) -> Tensor:  # [B, 1, 28, 28] -> [B, 10]
-        return self.classifier(self.features(images))
+    def forward(self, images: Tensor) -> Tensor:  # uint8 [B, 28, 28] -> logits [B, 10]
+        return self.classifier(self.features(self.pixels(images)))
 
 
 def _per_convolution(padding: int | Sequence[int] | None, count: int, kernel_size: int) -> list[int]:
@@ -105,34 +126,43 @@ def _in_order(
     return norms | act | pooling
 
 
-def resnet18() -> nn.Module:
-    """torchvision's ResNet-18, untrained, with a first convolution of one channel and ten classes."""
-    from torchvision import models
+class ResNet18(ResNet):
+    """torchvision's ResNet-18, untrained, with a first convolution of one channel and ten classes.
 
-    network = models.resnet18(weights=None, num_classes=10)
-    first = network.conv1
-    network.conv1 = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False)
-    for convolution in (layer for layer in network.layer4.modules() if type(layer) is nn.Conv2d):
-        # An image of 28 pixels arrives there as a map of 2x2 and leaves as one pixel.
-        convolution.__class__ = SmallMapConv2d
-    return network
+    Maps images, uint8 [B, 28, 28], to logits [B, 10]; 11,175,370 parameters. `mean` and `std` of the pixels, on the
+    0..1 scale, and the `size` to which images are resized: see `Pixels`.
+    """
+
+    def __init__(self, mean: float = MEAN, std: float = STD, size: int = 28) -> None:
+        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=10)
+        first = self.conv1
+        self.conv1 = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False)
+        self.pixels = Pixels(mean, std, size)
+        for block in self.layer4:  # whose maps have 2x2 pixels at the most, and one in the end
+            block.conv1, block.conv2 = SmallMapConv2d(block.conv1), SmallMapConv2d(block.conv2)
+
+    def forward(self, images: Tensor) -> Tensor:  # uint8 [B, 28, 28] -> logits [B, 10]
+        return self._forward_impl(self.pixels(images))
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """nn.Conv2d that learns from a map which its kernels see whole, from one place, by one matrix product.
+    """The convolution `other`, which learns from a map that its kernels see whole by one matrix product.
 
-    For square kernels on square maps, without groups or dilation, padded with zeros: what ResNet-18 has.
+    For square kernels on square maps, without bias, groups or dilation, padded with zeros: what ResNet-18 has.
 
     A padded 3x3 kernel on a map of 1x1 meets one pixel and eight of padding. The products with padding are left out:
-    the same function and the same gradients. oneDNN computes them all: a training step of ResNet-18 took 1.40 times as
-    long with nn.Conv2d throughout in bf16, and 1.23 times in fp32 (medians of 30 pairs in turns, 2 threads of an AMD
-    EPYC with bfloat16, torch 2.14).
+    the same function and the same gradients, and a processor's library need not compute them all.
     """
 
+    def __init__(self, other: nn.Conv2d) -> None:
+        size = (other.in_channels, other.out_channels, other.kernel_size, other.stride, other.padding)
+        super().__init__(*size, bias=False, device="meta")  # draws no weights of its own
+        self.weight = other.weight
+
     def forward(self, maps: Tensor) -> Tensor:  # [B, in, size, size] -> [B, out, places, places]
-        size, (reach, _), (stride, _), (padding, _) = maps.shape[-1], self.kernel_size, self.stride, self.padding
+        size, reach, stride, padding = maps.shape[-1], self.kernel_size[0], self.stride[0], self.padding[0]
         from_one_place = (size + 2 * padding - reach) // stride == 0 and padding + size <= reach
-        if not (from_one_place and torch.is_grad_enabled() and maps.device.type == "cpu" and self.bias is None):
-            return super().forward(maps)
+        if not (from_one_place and torch.is_grad_enabled() and maps.device.type == "cpu"):
+            return self._conv_forward(maps, self.weight, self.bias)
         seen = self.weight[:, :, padding : padding + size, padding : padding + size]  # [out, in, size, size]
         return nn.functional.linear(maps.flatten(1), seen.flatten(1))[:, :, None, None]

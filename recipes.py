@@ -1,137 +1,23 @@
-"""Which experiments exist: their networks, training settings and published figures, as data.
+"""The experiments, as data: their networks, training settings, sources and published figures.
 
-To add a network to a recipe, add a `Network` to its tuple: the loop, tables and figures take it from there.
-Imports no torch, so that `--help` and `--list` answer at once.
+To add a network to a recipe, add a `Network` to its tuple; to add a recipe, add a `Recipe` to RECIPES. The loop, tables
+and figures take it from there.
 """
 
-import json
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
-from fmnist.config import TrainConfig
-from fmnist.errors import Refused
-
-if TYPE_CHECKING:
-    import torch
-
-    from fmnist.training import Learner
-
-REFERENCE = Path(__file__).resolve().parent / "outputs" / "reference"  # whole runs that come with the program
-
-
-@dataclass(frozen=True)
-class Network:
-    """One network of a recipe: how it is built, how it is trained, and what its author reports."""
-
-    name: str  # on the command line and in file names
-    title: str  # in tables and figures
-    kind: str  # FFN, CNN, resnet18 or NumpyFFN
-    arguments: dict[str, Any] = field(default_factory=dict)  # of its constructor
-    training: TrainConfig = TrainConfig()
-    published: dict[str, float] = field(default_factory=dict)  # keys as in metrics.json; accuracies as fractions
-    change: str = ""  # what distinguishes it from the network before it
-
-    @property
-    def is_convolutional(self) -> bool:
-        """Whether it has kernels and maps to show."""
-        return self.kind not in ("FFN", "NumpyFFN")
-
-    @property
-    def run_name(self) -> str:
-        """Names this network trained from its seed."""
-        return f"{self.name}-seed{self.training.seed}"
-
-    @property
-    def settings(self) -> dict[str, dict]:
-        """All that decides what training makes of this network, as plain values."""
-        return {"network": {"kind": self.kind, **self.arguments}, "training": asdict(self.training)}
-
-    def with_seed(self, seed: int) -> "Network":
-        """The same network, to be trained from another seed."""
-        return replace(self, training=replace(self.training, seed=seed))
-
-    def build(self) -> Any:
-        """Build the network; its weights follow from its seed. Raises Refused, in words, if its settings make none."""
-        import cnn
-        import ffn
-        from fmnist.training import seed_epoch
-
-        kinds = {"FFN": ffn.FFN, "NumpyFFN": ffn.NumpyFFN, "CNN": cnn.CNN, "resnet18": cnn.resnet18}
-        seed_epoch(self.training.seed, 0)
-        seed = {"seed": self.training.seed} if self.kind == "NumpyFFN" else {}  # it draws with NumPy
-        try:
-            return kinds[self.kind](**self.arguments, **seed)
-        except ValueError as error:
-            raise Refused(f"{self.name}: {error}; change --hidden, --kernels, --kernel-size or --pool") from None
-
-    def check(self) -> None:
-        """Raise Refused, in words, if the settings make no network, or one that cannot learn from such batches."""
-        import torch
-
-        with torch.device("meta"):  # shapes alone
-            model = self.build()
-            try:
-                if self.training.batch_size == 1 and self.kind != "NumpyFFN":
-                    model(torch.empty(1, 1, 28, 28))
-            except ValueError:  # of batch norm: a single value has no deviation
-                raise Refused(f"--batch-size 1: {self.name} has batch norm, which needs 2 or more images") from None
-
-    def learner(self, device: "torch.device", precision: str, images: int) -> "Learner":
-        """Build the network together with what trains it, given so many training `images`."""
-        import ffn
-        from fmnist.training import TorchLearner, steps_per_epoch
-
-        model = self.build()
-        learnt = images - round(images * self.training.validation)
-        total_steps = self.training.epochs * steps_per_epoch(learnt, self.training.batch_size)
-        if self.kind == "NumpyFFN":
-            return ffn.NumpyLearner(model, self.training, total_steps)
-        return TorchLearner(model, self.training, device, precision, total_steps)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """An experiment: networks trained under like conditions, compared with each other and with what was published."""
-
-    name: str
-    title: str
-    summary: str
-    networks: tuple[Network, ...] = ()
-    explores: bool = False  # whether the data set itself is examined
-    compares: tuple[str, ...] = ()  # settings in which its networks differ by design: no option may level them
-    figures: tuple[str, ...] = ()  # besides those of every recipe: see fmnist.album.EXTRA
-    columns: tuple[str, ...] = ()  # of the results table, besides those of every recipe: keys of metrics.json
-    compared_with: str = "previous"  # what each network is compared with: the "previous" one, or always the "first"
-    notes: tuple[str, ...] = ()  # printed below the results
-    findings: tuple[str, ...] = ()  # of whole runs; printed too, unless options have made it another experiment
-
-    def checked(self) -> "Recipe":
-        """Return this recipe. Raises Refused, in words, if the settings of one of its networks make none."""
-        for network in self.networks:
-            network.check()
-        return self
-
-    def trainings(self, seeds: int) -> list[Network]:
-        """Every network with each of its seeds, which count up from its own."""
-        return [network.with_seed(network.training.seed + n) for network in self.networks for n in range(seeds)]
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """Names of the networks that are compared, two by two."""
-        names = [network.name for network in self.networks]
-        return list(zip(names if self.compared_with == "previous" else names[:1] * len(names), names[1:], strict=False))
-
+from fmnist.config import Network, Recipe, TrainConfig
 
 CLASSIC = Recipe(
     name="classic",
     title="FFN against CNN",
     summary="a feed-forward and a convolutional network, as simple as they come",
+    source="github.com/ayushsinha12/ai-neural-networks",
     networks=(
         Network(
             name="ffn",
             title="FFN",
-            kind="FFN",
+            class_path="ffn:FFN",
             arguments={"hidden": [256], "dropout": 0.2},
             published={
                 "parameters": 203_530,
@@ -143,7 +29,7 @@ CLASSIC = Recipe(
         Network(
             name="cnn",
             title="CNN",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments={"kernels": [32, 64], "kernel_size": 3, "pool": "max", "dense": [128], "dropout": 0.25},
             published={
                 "parameters": 421_642,
@@ -153,36 +39,45 @@ CLASSIC = Recipe(
             },
         ),
     ),
+    notes=(
+        "Differs from the source: 20 epochs, as its README says, for both networks (its code: 15 and 10), and pixels "
+        "of mean 0 and standard deviation 1 (its code: -1 to 1). Its figures were measured with dropout active.",
+    ),
 )
 
 BATCHNORM = Recipe(
     name="batchnorm",
     title="deeper, normalised networks",
     summary="five linear layers against three convolutions, both with batch norm and a falling learning rate",
+    source="github.com/rishipat160/Fashion-MNIST-Classifier",
     figures=("layers",),
     networks=(
         Network(
             name="ffn",
             title="FFN, batch norm",
-            kind="FFN",
+            class_path="ffn:FFN",
             arguments={"hidden": [1024, 512, 256, 128], "dropout": 0.3, "batch_norm": True},
             training=TrainConfig(epochs=15, batch_size=32, schedule="plateau"),
         ),
         Network(
             name="cnn",
             title="CNN, batch norm",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments={"kernels": [64, 128, 256], "norm": "before", "dense": [1024, 512], "dropout": 0.4},
             training=TrainConfig(epochs=12, batch_size=32, lr=3e-3, schedule="plateau"),
         ),
     ),
-    notes=("Published of these networks is only that the CNN beats the FFN.",),
+    notes=(
+        "Published of these networks is only that the CNN beats the FFN.",
+        "Differs from the source: pixels of mean 0 and standard deviation 1 (its code: -1 to 1).",
+    ),
 )
 
 RESNET = Recipe(
     name="resnet",
     title="a small CNN against ResNet-18",
     summary="the data explored, then accuracy set against parameters, multiply-adds and time",
+    source="github.com/Beshlee/SEN4107_Fashion_MNIST",
     explores=True,
     figures=("cost", "layers"),
     columns=("multiply_adds", "seconds_per_epoch"),
@@ -190,7 +85,7 @@ RESNET = Recipe(
         Network(
             name="cnn",
             title="Baseline CNN",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments={
                 "kernels": [32, 64],
                 "padding": 0,
@@ -205,10 +100,14 @@ RESNET = Recipe(
         Network(
             name="resnet18",
             title="ResNet-18",
-            kind="resnet18",
+            class_path="cnn:ResNet18",
             training=TrainConfig(epochs=5, lr=1e-4),
             published={"test_accuracy": 0.8947, "train_loss": 0.1571},
         ),
+    ),
+    notes=(
+        "Differs from the source: images of 28x28 for ResNet-18 (its code: resized to 32x32), and pixels of mean 0 and "
+        "standard deviation 1 (its code: -1 to 1).",
     ),
     findings=(
         "ResNet-18 comes to a lower training loss than published, and to a lower test accuracy: at a constant rate it "
@@ -225,18 +124,20 @@ EVOLUTION = Recipe(
     name="evolution",
     title="from hand-written backpropagation to a regularised CNN",
     summary="four versions, each with one idea more than the one before",
+    source="github.com/VidyasagarDudekula/NN-FASHION-MNIST-scratch",
     figures=("gains", "steps"),
-    compares=("dropout",),
-    notes=("v0 learns by the squared error; its losses are the cross-entropy of its outputs, for comparison.",),
-    findings=(
-        "v1 to v3 overfit at a constant rate, so that it matters which epoch is scored: here the best on validation "
-        "images. Which it was for the published figures, and what chose it, is not known.",
+    notes=(
+        "v0 learns by the squared error; its losses are the cross-entropy of its outputs, for comparison.",
+        "Differs from the source: the best epoch on validation images is scored (there the last), v1 and v2 have no "
+        "dropout behind their convolutions (its code: 0.1), v0 has biases and an exact backward pass.",
+        "Published on the first release of the data set, and on 9,000 of its 10,000 test images.",
     ),
+    findings=("v1 to v3 overfit at a constant rate, so that it matters which epoch is scored.",),
     networks=(
         Network(
             name="v0",
             title="v0, NumPy",
-            kind="NumpyFFN",
+            class_path="numpy_ffn:NumpyFFN",
             arguments={"hidden": [300, 100]},
             training=TrainConfig(epochs=20, batch_size=16, lr=0.2, optimizer="sgd", schedule="cosine", validation=0.1),
             published={"parameters": 266_610, "test_accuracy": 0.8748},
@@ -245,7 +146,7 @@ EVOLUTION = Recipe(
         Network(
             name="v1",
             title="v1, CNN",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments=V1,
             training=ADAMW,
             published={"test_accuracy": 0.9173},
@@ -254,7 +155,7 @@ EVOLUTION = Recipe(
         Network(
             name="v2",
             title="v2, deeper",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments=V2,
             training=ADAMW,
             published={"test_accuracy": 0.9254},
@@ -263,7 +164,7 @@ EVOLUTION = Recipe(
         Network(
             name="v3",
             title="v3, regularised",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments=V3,
             training=ADAMW,
             published={"test_accuracy": 0.9319, "test_loss": 0.2689},
@@ -286,18 +187,19 @@ CHOICES = Recipe(
     name="choices",
     title="one network, its design choices compared",
     summary="ReLU or LeakyReLU, max-pooling or strided convolution, Adam or SGD with momentum",
+    source="a README whose repository is not named",
     networks=(
         Network(
             name="relu",
             title="ReLU, max-pool, Adam",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments={**CHOICE_CNN, "activation": "relu", "pool": "max"},
             training=CHOICE,
         ),
         Network(
             name="leaky_relu",
             title="LeakyReLU",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments={**CHOICE_CNN, "activation": "leaky_relu", "pool": "max"},
             training=CHOICE,
             change="LeakyReLU for ReLU",
@@ -305,7 +207,7 @@ CHOICES = Recipe(
         Network(
             name="strided",
             title="strided convolution",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments={**CHOICE_CNN, "activation": "relu", "pool": "stride"},
             training=CHOICE,
             change="a stride of two for max-pooling",
@@ -313,16 +215,20 @@ CHOICES = Recipe(
         Network(
             name="sgd",
             title="SGD, momentum 0.9",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments={**CHOICE_CNN, "activation": "relu", "pool": "max"},
             training=replace(CHOICE, optimizer="sgd", lr=0.05, momentum=0.9),
             change="SGD with momentum for Adam",
         ),
     ),
     figures=("best layers",),
-    compares=("pool", "optimizer"),
-    compared_with="first",
-    notes=("Published: every configuration above 90 % test accuracy.",),
+    baseline="relu",
+    notes=(
+        "Published: every configuration above 90 % test accuracy.",
+        "Differs from the source: four of its eight configurations, 6 epochs (there up to 25, stopped early), batch "
+        "norm before the activation (its code: after), and maps halved after layers 2, 3 and 4 (its code: 2 and 4, "
+        "which makes 1,677,674 parameters).",
+    ),
 )
 
 ONE_CYCLE = TrainConfig(schedule="one-cycle", warmup=0.15)
@@ -331,11 +237,12 @@ SPEEDRUN = Recipe(
     name="speedrun",
     title="the published accuracies in a few epochs",
     summary="classic's networks without dropout, in 4 and 2 epochs of a rate that rises and falls once",
+    source="github.com/ayushsinha12/ai-neural-networks",
     networks=(
         Network(
             name="ffn",
             title="FFN",
-            kind="FFN",
+            class_path="ffn:FFN",
             arguments={"hidden": [256], "dropout": 0.0},
             training=replace(ONE_CYCLE, epochs=4, lr=3e-3),
             published={"parameters": 203_530, "test_accuracy": 0.8836},
@@ -343,7 +250,7 @@ SPEEDRUN = Recipe(
         Network(
             name="cnn",
             title="CNN",
-            kind="CNN",
+            class_path="cnn:CNN",
             arguments={"kernels": [32, 64], "kernel_size": 3, "pool": "max", "dense": [128], "dropout": 0.0},
             training=replace(ONE_CYCLE, epochs=2, batch_size=32, lr=3e-3, freeze_after=1),
             published={"parameters": 421_642, "test_accuracy": 0.9147},
@@ -364,119 +271,3 @@ EXPLORE = Recipe(
 )
 
 RECIPES = {recipe.name: recipe for recipe in (CLASSIC, SPEEDRUN, BATCHNORM, RESNET, EVOLUTION, CHOICES, EXPLORE)}
-
-# Which kinds of network have which of the arguments that options set.
-TAKES = {
-    "hidden": ("FFN", "NumpyFFN"),
-    "kernels": ("CNN",),
-    "kernel_size": ("CNN",),
-    "pool": ("CNN",),
-    "dropout": ("FFN", "CNN"),
-}
-TRAINING_OPTIONS = ("epochs", "batch_size", "lr", "optimizer", "seed", "validation")
-
-
-def with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
-    """Return `recipe` changed by the command line's `options`. Raises Refused for one that it cannot honour."""
-    networks = _chosen(recipe, options.get("models"))
-    for name in options:
-        if not recipe.networks and name != "device":
-            raise Refused(f"--{name.replace('_', '-')}: {recipe.name} trains no network")
-    for name, value in options.items():
-        if name in TAKES or name in TRAINING_OPTIONS:
-            networks = _changed(recipe, networks, name, value)
-        if name in ("device", "precision") and value not in ("auto", "cpu", "fp32") and networks:
-            _check_not_numpy_alone(networks, f"--{name} {value}")
-    changed = {name: value for name, value in options.items() if name not in ("models", "seeds", "seed", "device")}
-    asked = ", ".join(f"{name} {value}" for name, value in changed.items())
-    own = (f"With {asked} of your own: what is published was measured with the recipe's.",) if asked else ()
-    findings = () if asked or options.get("models") else recipe.findings
-    return replace(recipe, networks=networks, notes=(*recipe.notes, *findings, *own))
-
-
-def _chosen(recipe: Recipe, names: list[str] | None) -> tuple[Network, ...]:
-    known = [network.name for network in recipe.networks]
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        there = f"it has {', '.join(known)}" if known else "it trains none"
-        raise Refused(f"--models {' '.join(unknown)}: not a network of {recipe.name}; {there}")
-    chosen = tuple(network for network in recipe.networks if names is None or network.name in names)
-    # Where its partner is left out, a network is compared with another one, and its change alone explains no gain.
-    pairs = set(replace(recipe, networks=chosen).pairs) - set(recipe.pairs)
-    estranged = [name for _, name in pairs]
-    return tuple(replace(network, change="") if network.name in estranged else network for network in chosen)
-
-
-def _check_not_numpy_alone(networks: tuple[Network, ...], option: str) -> None:
-    if all(network.kind == "NumpyFFN" for network in networks):
-        raise Refused(f"{option}: the network written in NumPy computes on the CPU, in its own precision; leave it out")
-
-
-def _changed(recipe: Recipe, networks: tuple[Network, ...], name: str, value: Any) -> tuple[Network, ...]:
-    """Set one argument of every network that has it, or one training setting of every network."""
-    option = f"--{name.replace('_', '-')}"
-    if name in recipe.compares:
-        raise Refused(f"{option}: {recipe.name} compares networks that differ in it; choose among them with --models")
-    if name in TRAINING_OPTIONS:
-        if name == "optimizer" and any(network.kind == "NumpyFFN" for network in networks):
-            raise Refused(f"{option}: the network written in NumPy knows plain SGD only; choose others with --models")
-        return tuple(replace(n, training=replace(n.training, **{name: value})) for n in networks)
-    if not any(network.kind in TAKES[name] for network in networks):
-        raise Refused(f"{option}: {recipe.name} trains no network that has it")
-    return tuple(replace(n, arguments={**n.arguments, name: value}) if n.kind in TAKES[name] else n for n in networks)
-
-
-def rebuild(content: dict[str, Any], path: Any) -> Any:
-    """Build the PyTorch network that a weights file `content`, read from `path`, describes, and give it its weights.
-
-    Raises Refused if the file describes none, or if the weights do not fit.
-    """
-    import torch
-
-    from fmnist.checkpoints import apply_weights
-
-    try:
-        arguments = dict(content["config"]["network"])
-        network = Network(content["model"], content["model"], arguments.pop("kind"), arguments)
-        if network.kind == "NumpyFFN":
-            raise Refused
-        with torch.device("meta"):  # shapes alone, whatever sizes the file asks for, until the weights have passed
-            model = network.build()
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, Refused):
-        raise Refused(f"{path} describes no PyTorch network of this program; train one anew") from None
-    apply_weights(model, content["state_dict"], path)
-    return model
-
-
-def listing() -> str:
-    """What --list prints: the recipes, their networks, what was published of them and what a whole run measured."""
-    lines = []
-    for recipe in RECIPES.values():
-        reference = _reference_run(recipe.name)
-        measured = reference.get("models", {})
-        lines.append(f"{recipe.name:<10} {recipe.title}: {recipe.summary}")
-        if measured:
-            minutes = sum(model.get("mean", model)["training_seconds"] for model in measured.values()) / 60
-            machine = f"{reference['device']} in {reference['precision']}"
-            lines.append(f"{'':<10}   one training of each took {minutes:.1f} minutes on {machine}; see README.md")
-        for network in recipe.networks:
-            told = f"{network.title:<24} {network.training.epochs:>3} epochs"
-            told += "   published " + _percent(network.published)
-            if network.name in measured:
-                told += "   measured " + _percent(measured[network.name].get("mean", measured[network.name]))
-            lines.append(f"{'':<10}   {network.name:<12} {told}")
-        lines += [f"{'':<10}   {note}" for note in recipe.notes]
-    return "\n".join(lines)
-
-
-def _reference_run(name: str) -> dict[str, Any]:
-    """The metrics.json of the whole run of a recipe that comes with the program; nothing where there is none."""
-    try:
-        return json.loads((REFERENCE / name / "metrics.json").read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _percent(numbers: dict[str, float]) -> str:
-    """The test accuracy among `numbers`, for a column."""
-    return f"{numbers['test_accuracy']:6.2%}" if "test_accuracy" in numbers else f"{'-':>6}"

@@ -2,14 +2,15 @@
 
     python -m benchmarks.soak --kills 200
 
-Weights, optimizer, random order and every number but the times must be equal bit for bit. Tiny data, real processes
-(see tests/child.py), SIGKILL. The test suite does the same with fewer kills, and at chosen moments.
+Weights and every number but the times must be equal bit for bit, and the folder must hold the same files. Tiny data,
+real processes, SIGKILL. The test suite does the same with fewer kills, and at chosen moments.
 """
 
 import argparse
 import json
 import random
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -19,7 +20,6 @@ from typing import Any
 
 import torch
 
-from fmnist.checkpoints import checkpoint_paths
 from recipes import RECIPES
 from tests.helpers import child, tiny
 
@@ -33,7 +33,8 @@ EXPERIMENTS = {
     "batchnorm": ["batchnorm", "--models", "ffn", "--hidden", "32", "16", "--epochs", "6", *MACHINE],
 }
 STEPS = {"classic": 10, "numpy": 18, "batchnorm": 7}  # an epoch's, of each of their networks
-TIMES = {"seconds", "images_per_second", "training_seconds", "seconds_per_epoch"}
+# What equal runs may differ in.
+TIMES = {"seconds", "images_per_second", "training_seconds", "seconds_per_epoch", "created", "command"}
 
 
 def epochs_of(name: str) -> int:
@@ -47,10 +48,9 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.data = tiny.write_torchvision(MADE, self.folder / "data")
-        self._unbroken: dict[str, Any] = {}
 
     def settings(self, name: str, output: Path, *more: object, patches: tuple[str, ...] = ()) -> dict[str, Any]:
-        """What `child.run` and `child.started` want in order to run an experiment into `output`."""
+        """What `child.run` and `child.started` take to run an experiment into `output`."""
         arguments = [*EXPERIMENTS[name], "--data-dir", self.data, "--output-dir", output, *more]
         return {"arguments": arguments, "files": FILES, "patches": [child.NO_PICTURES, child.NO_REPORT, *patches]}
 
@@ -60,21 +60,29 @@ class Bench:
         assert done.returncode == 0, done.stderr
         return done
 
+    def left_alone(self, name: str) -> Path:
+        """The output folder of an experiment that ran undisturbed; run once, and not to be changed."""
+        output = self.folder / "unbroken" / name
+        if not output.exists():
+            self.run(name, output)
+        return output
+
     def unbroken(self, name: str) -> dict[str, Any]:
-        """What comes of an experiment that is left alone; run once."""
-        if name not in self._unbroken:
-            self.run(name, self.folder / "unbroken" / name)
-            self._unbroken[name] = outcome(self.folder / "unbroken" / name)
-        return self._unbroken[name]
+        """What came of it."""
+        return outcome(self.left_alone(name))
 
 
 def outcome(output: Path) -> dict[str, Any]:
-    """Weights, last checkpoints with their optimizers, and metrics of the run in `output`, in comparable form."""
-    (folder,) = (path for path in output.iterdir() if path.is_dir())
-    files = sorted(folder.glob("*.pth"))
-    last = {path.name.split("-epoch")[0]: path for path in reversed(checkpoint_paths(folder / "checkpoints"))}
-    loaded = {path.name: torch.load(path, weights_only=True) for path in [*files, *last.values()]}
-    return _comparable({**loaded, "metrics": json.loads((folder / "metrics.json").read_text())})
+    """What the run in `output` has left behind, in comparable form: names of files, weights and numbers."""
+    (folder,) = output.iterdir()
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    return _comparable({str(path.relative_to(folder)): _content(path) for path in files})
+
+
+def _content(path: Path) -> Any:
+    if path.suffix in (".pt", ".pth"):
+        return torch.load(path, weights_only=True)
+    return json.loads(path.read_text()) if path.suffix == ".json" else None
 
 
 def _comparable(value: Any) -> Any:
@@ -100,8 +108,8 @@ def difference(first: Any, second: Any, place: str = "") -> str:
 
 def epochs_saved(folder: Path) -> dict[str, int]:
     """The epoch of the newest checkpoint of each training."""
-    found = [re.fullmatch(r"(.+)-epoch(\d+)\.pt", path.name) for path in checkpoint_paths(folder)]
-    return {name: max(int(m[2]) for m in found if m[1] == name) for name in {m[1] for m in found}}
+    found = sorted(re.fullmatch(r"(.+)-epoch(\d+)", path.stem).groups() for path in folder.glob("*.pt"))
+    return {name: int(epoch) for name, epoch in found}  # the last of each is the newest
 
 
 def soak(bench: Bench, name: str, kills: int, chance: random.Random, log=lambda _: None) -> int:
@@ -131,8 +139,9 @@ def _checkpoints(name: str, output: Path) -> Path:
 
 def _ran_to_its_end(bench: Bench, name: str, output: Path, seconds: float | None) -> bool:
     """Start, or resume, a run and kill it after `seconds`; whether it ended by itself, as it must, before."""
-    saved = epochs_saved(_checkpoints(name, output))
-    with child.started(**bench.settings(name, output, *(["--resume"] if saved else []))) as process:
+    folder = _checkpoints(name, output)
+    saved, begun = epochs_saved(folder), (folder / "run.json").exists()
+    with child.started(**bench.settings(name, output, *(["--resume"] if begun else []))) as process:
         if seconds is not None:
             time.sleep(seconds)
             process.kill()
@@ -159,16 +168,16 @@ def _check_nothing_lost(name: str, saved: dict[str, int], stdout: str, whole: bo
 
 # Interruptions at chosen moments, for the tests
 
-# Patches for the child. `here` says where it is and waits there for the test's signal.
+# Patches for the child, in which `here` prints a word and waits there for the test's signal.
 AT_STEP = """
-step = training.TorchLearner.step
+step = learners.{learner}.step
 taken = [0]
 def waits(self, images, labels):
     taken[0] += 1
     if taken[0] == {step}:
-        here("in a step")
+        here("waits")
     return step(self, images, labels)
-training.TorchLearner.step = waits
+learners.{learner}.step = waits
 """
 SAVING = """
 import os
@@ -204,19 +213,33 @@ checkpoints.atomic_write = slow
 MOMENTS = ("before", "half_way", "written", "after")
 
 
-def saving(nth: int, moment: str, does: str = "here('saving')") -> str:
+def at_step(step: int, learner: str = "TorchLearner") -> str:
+    """A patch that stops before the step of that number, from 1, in a whole run."""
+    return AT_STEP.format(step=step, learner=learner)
+
+
+def saving(nth: int, moment: str, does: str = "here('waits')") -> str:
     """A patch that does something at one moment of writing the nth file of a run; the first is that of epoch 0."""
     return SAVING.format(nth=nth, **{name: does if name == moment else "pass" for name in MOMENTS})
 
 
 def kept(output: Path) -> list[Path]:
     """The checkpoints of `classic`'s first network, newest first."""
-    return checkpoint_paths(output / "classic" / "checkpoints", "ffn-seed0")
+    return sorted((output / "classic" / "checkpoints").glob("ffn-seed0-*.pt"), reverse=True)
 
 
-def resumed(bench: Bench, output: Path, *more: object, name: str = "classic"):
+def interrupted(bench: Bench, output: Path, patch: str, *more: object, name: str = "classic") -> list[str]:
+    """Start an experiment and kill it where `patch` has it wait; returns what it printed until then."""
+    with child.started(**bench.settings(name, output, *more, patches=(patch,))) as process:
+        lines = child.wait_for(process, "waits")
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    return lines
+
+
+def resumed(bench: Bench, output: Path, *more: object, name: str = "classic", **settings: Any):
     """Resume an experiment; returns how it ended."""
-    return child.run(**bench.settings(name, output, "--resume", *more))
+    return child.run(**bench.settings(name, output, "--resume", *more, **settings))
 
 
 def ends_as_unbroken(bench: Bench, output: Path, name: str = "classic") -> None:

@@ -1,295 +1,197 @@
-"""How fast is it, here? Measures this project against the loop that tutorials have, in turns, in one run.
+"""How fast is this project on this machine's CPU? Measured against the loop that tutorials have; prints Markdown.
 
-    python -m benchmarks.speed             both loops, and the recipe `speedrun`; under five minutes; prints Markdown
-    python -m benchmarks.speed --growth    seconds and memory as images, width and epochs grow, and a picture of it
+    python -m benchmarks.speed            everything; 20 to 40 minutes on two cores, most of it the plain loop's epochs
+    python -m benchmarks.speed --quick    the same from a few steps and one epoch, to see that it runs: figures of no value
 
-The machine's speed drifts, so what counts is the ratio pair by pair, A B A B, and its spread. The ceiling is what a
-large matrix product reaches in the same precision, measured between the pairs.
+A machine's speed drifts, so what counts are ratios of measurements in turns, A B A B, and their spread. Nothing else
+should run meanwhile.
 """
 
-import argparse
 import multiprocessing
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import datasets, transforms
 
-import kernel_vis
 import recipes
-from fmnist import checkpoints, data, evaluation, metrics, report, training
-from fmnist.figures import album, comparisons
+from benchmarks import measure
+from benchmarks.bench import Bench, Effort, load
+from benchmarks.loops import PLAIN, classic, train_here
+from benchmarks.measure import ROOT, spread, table
+from benchmarks.speedrun import report_speedrun
+from fmnist import checkpoints, device, evaluation, learners, metrics, options
+from fmnist.config import Network
+from fmnist.errors import run
 
-ROOT = Path(__file__).parents[1]
-PAIRS = 5
-STEPS = {"ffn": 600, "cnn": 200}  # of 64 images, in each half of a pair: what a run does once weighs little in it
-PLAIN_EPOCHS = {"ffn": 15, "cnn": 10}  # what is usual to reach the published accuracies; `speedrun` is held against it
 PRODUCT = 2048  # rows and columns of the matrices whose product is the ceiling
 
-
-class PlainFFN(nn.Sequential):
-    """The network of 203,530 parameters as tutorials write it."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Dropout(0.2), nn.Linear(256, 10))
+FULL = Effort(pairs=5, steps={"ffn": 600, "cnn": 200}, commands=3, seeds=3, most_epochs=30)
+QUICK = Effort(pairs=2, steps={"ffn": 4, "cnn": 2}, commands=1, seeds=1, most_epochs=1)
 
 
-class PlainCNN(nn.Module):
-    """The network of 421,642 parameters as tutorials write it: pooling after ReLU, channels first."""
+# Both loops in turns
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
-        self.linear1, self.linear2, self.dropout = nn.Linear(3136, 128), nn.Linear(128, 10), nn.Dropout(0.25)
+Rates = dict[tuple[str, str], list[float]]  # by what is measured ("plain", "here" or "product"), and the precision
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(F.relu(self.conv1(images)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        return self.linear2(self.dropout(F.relu(self.linear1(x.flatten(1)))))
-
-
-def train_plainly(name: str, root: Path, count: int, epochs: int = 1) -> tuple[nn.Module, float]:
-    """Train on so many images by the loop of the tutorials; return the network, and images per second."""
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((data.MEAN,), (data.STD,))])
-    images = Subset(datasets.FashionMNIST(root, transform=transform), range(count))
-    model = {"ffn": PlainFFN, "cnn": PlainCNN}[name]()
-    optimizer, loss_function = torch.optim.Adam(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
-    start = time.perf_counter()
-    for _ in range(epochs):
-        model.train()
-        running_loss = 0.0
-        for inputs, labels in DataLoader(images, batch_size=64, shuffle=True):
-            optimizer.zero_grad()
-            loss = loss_function(model(inputs), labels)
-            loss.backward()
-            optimizer.step()
-            running_loss += loss.item()
-    return model, epochs * count / (time.perf_counter() - start)
+GAINS = {
+    "the loop, in fp32": (("here", "fp32"), ("plain", "fp32")),
+    "the loop, in bf16": (("here", "bf16"), ("plain", "bf16")),
+    "bf16, in the plain loop": (("plain", "bf16"), ("plain", "fp32")),
+    "bf16, in this project": (("here", "bf16"), ("here", "fp32")),
+    "both": (("here", "bf16"), ("plain", "fp32")),
+}
 
 
-def plain_loop(name: str, root: Path, steps: int) -> float:
-    """Images per second of the loop of the tutorials."""
-    return train_plainly(name, root, steps * 64)[1]
-
-
-def train_our_way(
-    network: recipes.Network, dataset: data.FashionMNIST, count: int, precision: str
-) -> tuple[training.Learner, float]:
-    """Train on so many images by `training.fit`, checkpoint and all; return what has learnt, and images per second."""
-    config = network.training
-    learner = network.learner(torch.device("cpu"), precision, count)
-    learnt = (dataset.train_images, dataset.train_labels, (torch.arange(count), torch.arange(0)), config)
-    with tempfile.TemporaryDirectory() as folder:
-        kept = checkpoints.Checkpoints(Path(folder), network.name, network.settings, {})
-        start = time.perf_counter()
-        training.fit(learner, *learnt, kept, training.Progress(), log=lambda _: None)
-        return learner, config.epochs * count / (time.perf_counter() - start)
-
-
-def our_loop(name: str, dataset: data.FashionMNIST, steps: int, precision: str) -> float:
-    """Images per second of this project's loop, over one epoch."""
-    return train_our_way(classic(name, epochs=1), dataset, steps * 64, precision)[1]
-
-
-def classic(name: str, **training_settings: int) -> recipes.Network:
-    """One network of `classic`, to be trained with some settings of its own."""
-    network = next(network for network in recipes.CLASSIC.networks if network.name == name)
-    return recipes.replace(network, training=recipes.replace(network.training, **training_settings))
-
-
-def operations(network: recipes.Network, count: int = 64) -> float:
-    """Floating-point operations to learn from one image: forward and backward, as torch counts them for a batch."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network.build()(torch.empty(count, 1, 28, 28)).sum().backward()
-    return counter.get_total_flops() / count
+def measure_rates(name: str, bench: Bench) -> Rates:
+    """Images per second of both loops in each precision, in turns, and operations per second of a matrix product."""
+    rates: Rates = defaultdict(list)
+    train_here(classic(name, epochs=1), bench.dataset, min(320, bench.count(name)), bench.machine.precision)
+    for _ in range(bench.effort.pairs):
+        for precision in bench.precisions:
+            rates["plain", precision].append(bench.plain_rate(name, precision))
+            rates["here", precision].append(bench.rate_here(name, precision))
+            rates["product", precision].append(ceiling(precision))
+    return rates
 
 
 def ceiling(precision: str) -> float:
     """Floating-point operations per second of a large matrix product, the best of three."""
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = torch.randn(2, PRODUCT, PRODUCT).to(kind)
-    return max(2 * PRODUCT**3 / seconds(lambda: a @ b) for _ in range(3))
+    a, b = torch.randn(2, PRODUCT, PRODUCT).to(torch.bfloat16 if precision == "bf16" else torch.float32)
+    return max(2 * PRODUCT**3 / measure.seconds(lambda: a @ b) for _ in range(3))
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def operations(network: Network, count: int = 64) -> float:
+    """Floating-point operations to learn from one image: forward and backward, as torch counts them for a batch."""
+    model = network.outline()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(count, 28, 28, dtype=torch.uint8, device="meta")).sum().backward()
+    return counter.get_total_flops() / count
 
 
-def spread(values: list[float], form: str) -> str:
-    """The median of `values`, and the smallest and largest."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
-
-
-def compare(name: str, root: Path, dataset: data.FashionMNIST, precision: str, apart: Executor) -> str:
-    """A row of the table: both loops in turns, their ratio pair by pair, and the share of the ceiling.
-
-    The plain loop runs `apart`, in a process where memory is handled as torch finds it.
-    """
-    network = classic(name)
+def rate_rows(network: Network, rates: Rates, precisions: Sequence[str]) -> Iterator[list[str]]:
+    """Rows of the table of images per second, and of the fraction of the ceiling that they reach."""
     per_image = operations(network)
-    steps, plain, ours, shares = STEPS[name], [], [], []
-    apart.submit(plain_loop, name, root, 5).result(), our_loop(name, dataset, 5, precision)
-    for _ in range(PAIRS):
-        plain.append(apart.submit(plain_loop, name, root, steps).result())
-        ours.append(our_loop(name, dataset, steps, precision))
-        shares.append(ours[-1] * per_image / ceiling(precision))
-    ratios = [our / their for our, their in zip(ours, plain, strict=True)]
-    cells = (spread(plain, ",.0f"), spread(ours, ",.0f"), spread(ratios, ".2f"), spread(shares, ".0%"))
-    return f"| {network.title} | {' | '.join(cells)} |"
+    for precision in precisions:
+        for loop, title in (("plain", "plain loop"), ("here", "this project")):
+            measured, ceilings = rates[loop, precision], rates["product", precision]
+            fractions = [rate * per_image / top for rate, top in zip(measured, ceilings, strict=True)]
+            yield [network.title, title, precision, spread(measured, ",.0f"), spread(fractions, ".1%")]
+
+
+def gain_rows(network: Network, rates: Rates) -> Iterator[list[str]]:
+    """Rows of the table of ratios, pair by pair: what the loop gives, what the precision gives."""
+    for title, (ours, theirs) in GAINS.items():
+        if {ours, theirs} <= rates.keys():
+            ratios = [a / b for a, b in zip(rates[ours], rates[theirs], strict=True)]
+            yield [network.title, title, spread(ratios, ".2f")]
+
+
+def report_loops(bench: Bench) -> None:
+    """Print both loops' images per second, and their ratios."""
+    networks = [classic(name) for name in PLAIN]
+    rates = {network.name: measure_rates(network.name, bench) for network in networks}
+    print(f"## Both loops\n\n{bench.effort.pairs} pairs in turns, batches of {networks[0].training.batch_size}; median")
+    print("(smallest to largest). The ceiling is a matrix product in the same precision, measured in each pair.\n")
+    rows = [row for n in networks for row in rate_rows(n, rates[n.name], bench.precisions)]
+    print(table(["network", "loop", "precision", "images per second", "fraction of the ceiling"], rows))
+    print("\nWhat gives it, as a ratio of images per second, pair by pair:\n")
+    print(table(["network", "what gives it", "ratio"], [row for n in networks for row in gain_rows(n, rates[n.name])]))
+    if bench.machine.precision == "fp32":
+        print("\nThis processor has no instructions for bf16: it would be emulated, and is not measured.")
+
+
+# What surrounds the training
+
+# Runs fashionmnist.py up to the end of its first training step.
+FIRST_STEP = """
+import os, sys
+import fashionmnist
+from fmnist import learners
+step = learners.TorchLearner.step
+learners.TorchLearner.step = lambda *arguments: (step(*arguments), os._exit(0))
+fashionmnist.main(sys.argv[1:])
+"""
+EPOCH: metrics.Epoch = {
+    "train_loss": 1.0,
+    "train_accuracy": 0.5,
+    "train_loss_by_step": [1.0] * 20,
+    "steps": 938,
+    "seconds": 1.0,
+    "images_per_second": 60_000.0,
+}
 
 
 def first_step(root: Path) -> float:
-    """Seconds from the command to the first training step of `classic`, in a process of its own."""
-    program = (
-        "import sys, os; sys.argv = ['fashionmnist.py'] + sys.argv[1:];"
-        "import fashionmnist; from fmnist import training; fit = training.TorchLearner.step;"
-        "training.TorchLearner.step = lambda *a: (fit(*a), os._exit(0));"
-        "fashionmnist.main(sys.argv[1:])"
-    )
+    """Seconds from the command to the end of the first training step of `classic`."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", program, "--data-dir", str(root), "--output-dir", folder]
-        return seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL))
+        words = ["classic", "--data-dir", root, "--output-dir", folder, "--device", "cpu"]
+        return measure.run(sys.executable, "-c", FIRST_STEP, *words).seconds
 
 
-def speedrun(root: Path, apart: Executor) -> str:
-    """Rows of the table: the whole of `speedrun`, and how often it fits into PLAIN_EPOCHS of the plain loop.
+def evaluate_and_draw(bench: Bench) -> tuple[float, float]:
+    """Seconds of one full evaluation of the CNN, and of drawing all of `classic`: both scripts' figures, the report.
 
-    The plain loop's images per second are taken before and after, and its epochs' seconds follow from them: training
-    alone, without a start, a test or a picture.
+    The networks are untrained: the pictures are as many and as large.
     """
-
-    def plain_seconds() -> float:
-        rates = {name: apart.submit(plain_loop, name, root, STEPS[name]).result() for name in PLAIN_EPOCHS}
-        return sum(epochs * 60_000 / rates[name] for name, epochs in PLAIN_EPOCHS.items())
-
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "fashionmnist.py", "speedrun", "--data-dir", str(root), "--output-dir", folder]
-        before = plain_seconds()
-        ours = seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL))
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # `apart` is not among them while it runs
-        plain = [before, plain_seconds()]
-    epochs = " and ".join(f"{epochs} of the {name.upper()}" for name, epochs in PLAIN_EPOCHS.items())
-    return (
-        f"| `speedrun`, from the command to the last file | {ours:.0f} |\n"
-        f"| the plain loop at its rate before and after that, epochs: {epochs} | {spread(plain, '.0f')} |\n"
-        f"| so many times as long | {spread([value / ours for value in plain], '.1f')} |\n\n"
-        f"Peak memory of `speedrun`: {peak:,.0f} MB."
-    )
-
-
-def evaluate_and_draw(dataset: data.FashionMNIST, precision: str) -> tuple[float, float]:
-    """Seconds of one full evaluation of the CNN, and of drawing all of `classic`: both scripts' figures, the report."""
     trained = {}
-    for network in recipes.CLASSIC.networks:
-        learner = network.learner(torch.device("cpu"), precision, 60_000)
-        start = time.perf_counter()
-        scored = evaluation.evaluate(learner, dataset, torch.arange(60_000))
-        evaluating = time.perf_counter() - start
-        epoch = {"train_loss": 1.0, "train_accuracy": 0.5, "seconds": 1.0, "steps": 938}
-        trained[network.name] = [metrics.Trained(network, [epoch] * 20, scored, learner.cost())]
-    numbers = metrics.collect(recipes.CLASSIC, trained, None, "", {"device": "cpu", "precision": precision})
-    evaluations = {name: runs[0].evaluation for name, runs in trained.items()}
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):
-        folder, start = Path(folder), time.perf_counter()
-        drawn = album.draw_models((), numbers, evaluations, dataset, folder)
-        page = (folder / "report.html", numbers, evaluations, dataset.test_images.numpy(), drawn, data.CLASSES)
-        report.write_report(*page)
-        kernel_vis.draw(learner.model, "CNN", kernel_vis.test_image(dataset, 0), folder)
-        return evaluating, time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as output, redirect_stdout(None):
+        folder = Path(output) / "classic"
+        folder.mkdir()
+        for network in recipes.CLASSIC.networks:
+            learner = learners.make_learner(network.build(), network.training, bench.machine, total_steps=1)
+            checkpoints.save_weights(folder, network, "classic", learner.weights(), bench.dataset.release)
+            started = time.perf_counter()
+            scored = evaluation.evaluate(learner, bench.dataset, torch.arange(len(bench.dataset.train_images)))
+            evaluating = time.perf_counter() - started  # the CNN comes last
+            trained[network.name] = [metrics.Trained(network, [EPOCH] * 20, None, scored, learner.cost())]
+        return evaluating, measure.seconds(lambda: draw_classic(bench, trained, folder))
 
 
-# How the cost of the CNN grows: what is varied, and its values; each point is measured in a process of its own.
-GROWTH = {"training images": (6_000, 15_000, 30_000, 60_000), "width": (1, 2, 4), "epochs": (1, 2, 4)}
-FEW = 6_000  # training images, where it is not they that grow
+def draw_classic(bench: Bench, trained: dict[str, list[metrics.Trained]], folder: Path) -> None:
+    """Draw what both scripts draw of `classic`, and write the report; kernel_vis.py loads weights and data for it."""
+    import fashionmnist
+    import kernel_vis
+
+    fashionmnist.present(recipes.CLASSIC, trained, bench.dataset, bench.machine, folder)
+    kernel_vis.main(["classic", "--data-dir", str(bench.root), "--output-dir", str(folder.parent)])
 
 
-def measure_growth(root: Path, picture: Path) -> str:
-    """Measure every point of GROWTH, draw them into `picture` and return them as a table."""
-    measured, rows = {}, ["| what grows | value | seconds | peak MB |", "| --- | --- | --- | --- |"]
-    for what, values in GROWTH.items():
-        measured[what] = []
-        for value in values:
-            images, width, epochs = (
-                value if what == name else usual for name, usual in zip(GROWTH, (FEW, 1, 1), strict=True)
-            )
-            command = [sys.executable, "-m", "tests.benchmark", "--data-dir", str(root), "--point"]
-            command += map(str, (images, width, epochs))
-            said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-            measured[what].append((value, *map(float, said.split())))
-            rows.append("| {} | {:,} | {:.1f} | {:,.0f} |".format(what, *measured[what][-1]))
-    comparisons.cost_growth(picture, measured)
-    return "\n".join(rows)
+def report_surroundings(bench: Bench) -> None:
+    """Print what a run takes besides training."""
+    starts = [first_step(bench.root) for _ in range(bench.effort.commands)]
+    evaluating, drawing = evaluate_and_draw(bench)
+    images = len(bench.dataset.test_images) + min(evaluation.SUBSET, len(bench.dataset.train_images))
+    rows = [
+        ["from the command to the end of the first training step", spread(starts, ".1f")],
+        [f"a full evaluation of the CNN, {images:,} images", f"{evaluating:.1f}"],
+        ["drawing all of `classic`: the figures of both scripts, and the report", f"{drawing:.1f}"],
+    ]
+    print(f"\n## What surrounds the training\n\n{table(['what', 'seconds'], rows)}")
 
 
-def train_once(root: Path, images: int, width: int, epochs: int) -> tuple[float, float]:
-    """Train the CNN, `width` times as wide, on so many images; return seconds and the peak memory in MB."""
-    training.keep_freed_memory()
-    dataset = data.load(root, log=lambda _: None)
-    network = classic("cnn", epochs=epochs)
-    arguments = {**network.arguments, "kernels": [32 * width, 64 * width], "dense": [128 * width]}
-    precision = training.choose_precision("auto", torch.device("cpu"))
-    _, rate = train_our_way(recipes.replace(network, arguments=arguments), dataset, images, precision)
-    return epochs * images / rate, peak_memory()
-
-
-def peak_memory() -> float:
-    """Largest resident size so far of this process, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def measure_speed(root: Path) -> None:
-    """Print what a run costs here, against the loop of the tutorials."""
-    dataset = data.load(root, log=lambda _: None)
-    precision = training.choose_precision("auto", torch.device("cpu"))
-    machine = f"{torch.get_num_threads()} threads, {precision}, torch {torch.__version__}"
-    print(f"{PAIRS} pairs in turns, batch 64; {machine}\n")
-    print("| Network | plain loop, images/s | this project, images/s | ratio | share of the ceiling |")
-    print("| --- | --- | --- | --- | --- |")
-    training.keep_freed_memory()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = options.Parser(prog="python -m benchmarks.speed", description=__doc__.partition("\n")[0])
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "data", help="where the data set is [data]")
+    parser.add_argument("--quick", action="store_true", help="a few steps and one epoch, to see that it runs")
+    asked = parser.parse_args(argv)
+    root = asked.data_dir.resolve()
+    machine, dataset = device.set_up({"device": "cpu"}, by_torch=True), load(root)
+    threads = f"{torch.get_num_threads()} threads"
+    print(f"{device.processor()}, {threads}, `auto` is {machine.precision}, torch {torch.__version__}\n")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-        for name in STEPS:
-            print(compare(name, root, dataset, precision, apart), flush=True)
-        whole = speedrun(root, apart)
-    evaluating, drawing = evaluate_and_draw(dataset, precision)
-    starts = [first_step(root) for _ in range(3)]
-    print("\n| What | seconds |\n| --- | --- |")
-    print(f"| from the command to the first training step | {spread(starts, '.1f')} |")
-    print(f"| a full evaluation of the CNN, 10,000 and 2,000 images | {evaluating:.1f} |")
-    print(f"| drawing all of `classic`: the figures of both scripts, and the report | {drawing:.1f} |")
-    print(whole)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=ROOT / "data")
-    parser.add_argument("--growth", action="store_true", help="measure how seconds and memory grow instead")
-    parser.add_argument("--picture", type=Path, default=ROOT / "outputs" / "cost_growth.png", help="where to draw it")
-    parser.add_argument("--point", type=int, nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    options.data_dir = options.data_dir.resolve()
-    if options.point:
-        print(*train_once(options.data_dir, *options.point))
-    elif options.growth:
-        print(measure_growth(options.data_dir, options.picture))
-    else:
-        measure_speed(options.data_dir)
+        bench = Bench(root, dataset, machine, QUICK if asked.quick else FULL, apart)
+        report_loops(bench)
+        report_speedrun(bench)
+    report_surroundings(bench)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,16 +14,17 @@ class Stage(NamedTuple):
 
     name: str  # of the module; a module that is used again has " (2)" behind its name
     kind: str  # in words, e.g. "Conv2d 3x3"
-    maps: Tensor  # float32 [C, h, w]
+    maps: np.ndarray  # float32 [C, h, w]
+    source: str  # name of the last stage, this one included, that is a convolution; empty before the first
 
 
-def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """All convolutions of `model` by name, from the image on."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+def module_of(model: nn.Module, name: str) -> nn.Module:
+    """Return the module of `model` that put out the stage called `name`."""
+    return model.get_submodule(name.split(" (")[0])
 
 
-def trace(model: nn.Module, image: Tensor) -> tuple[list[Stage], Tensor]:
-    """Pass one normalised image [1, 1, 28, 28] through `model` in eval mode.
+def trace(model: nn.Module, pixels: np.ndarray) -> tuple[list[Stage], np.ndarray]:
+    """Pass one image, uint8 [28, 28] as the data set has it, through `model` in eval mode.
 
     Returns every output of a leaf module that is a stack of maps, in the order of computation, and the class
     probabilities, float32 [10].
@@ -34,9 +36,12 @@ def trace(model: nn.Module, image: Tensor) -> tuple[list[Stage], Tensor]:
         def hook(module: nn.Module, _inputs: tuple, output: Tensor) -> None:
             if output.dim() == 4:
                 calls[name] = calls.get(name, 0) + 1
-                again = f" ({calls[name]})" if calls[name] > 1 else ""
+                called = name + (f" ({calls[name]})" if calls[name] > 1 else "")
+                before = stages[-1].source if stages else ""
+                source = called if isinstance(module, nn.Conv2d) else before
                 # A later layer may work in place (ResNet's ReLU does): keep a copy.
-                stages.append(Stage(name + again, _in_words(module), output[0].detach().float().cpu().clone()))
+                maps = output[0].detach().float().cpu().clone().numpy()
+                stages.append(Stage(called, _in_words(module), maps, source))
 
         return hook
 
@@ -44,16 +49,16 @@ def trace(model: nn.Module, image: Tensor) -> tuple[list[Stage], Tensor]:
     handles = [module.register_forward_hook(record(name)) for name, module in leaves]
     try:
         with torch.inference_mode():
-            probabilities = model.eval()(image).float().softmax(dim=1)[0].cpu()
+            scores = model.eval()(torch.from_numpy(pixels)[None])
     finally:
         for handle in handles:
             handle.remove()
-    return stages, probabilities
+    return stages, scores.float().softmax(dim=1)[0].cpu().numpy()
 
 
 def is_worth_drawing(model: nn.Module, stage: Stage) -> bool:
     """Whether a stage changes what there is to see: convolution, activation and pooling do, dropout does not."""
-    return isinstance(model.get_submodule(stage.name.split(" ")[0]), STAGES)
+    return isinstance(module_of(model, stage.name), STAGES)
 
 
 def _in_words(module: nn.Module) -> str:

@@ -1,20 +1,20 @@
-"""What a run keeps on disk: the weights that others load, and the checkpoints that a stopped run goes on from."""
+"""Weights and checkpoints on disk: what others load, and what a stopped training goes on from."""
 
 import io
-import itertools
-import json
 import pickle
 import re
-import shutil
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fmnist.config import LENGTH_MATTERS, TrainConfig
+from fmnist.config import Network
+from fmnist.data import CLASSES
 from fmnist.errors import Refused
 from fmnist.files import atomic_write
 
@@ -53,7 +53,8 @@ def load(path: Path, *keys: str) -> dict[str, Any]:
     except Exception as error:
         # A damaged archive makes torch raise whatever its reader stumbled over: RuntimeError, EOFError, KeyError ...
         raise Damaged(f"{path} is damaged ({type(error).__name__})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or set(keys) - content.keys():
+    own = isinstance(content, dict) and type(content.get("format")) is int and content["format"] == FORMAT
+    if not own or set(keys) - content.keys():
         raise Damaged(f"{path} was not written by this version of the program")
     return content
 
@@ -69,21 +70,40 @@ def _check_sums(path: Path) -> None:
 # Weights: NAME.pth
 
 
-def save_weights(folder: Path, network: Any, recipe: str, state: dict[str, Any]) -> None:
-    """Write NAME.pth: which `network` (a recipes.Network) of which recipe it is, its settings and its `state` dict."""
-    content = {"format": FORMAT, "model": network.name, "recipe": recipe, "config": network.settings}
-    save(folder / f"{network.name}.pth", {**content, "state_dict": state})
+def save_weights(folder: Path, network: Network, recipe: str, state: dict[str, torch.Tensor], release: str) -> None:
+    """Write NAME.pth: which `network` of which recipe it is, its settings, its `state` dict, on the CPU, and what is
+    needed elsewhere: the names of its ten outputs, and on which `release` of the data set it was trained.
+    """
+    content = {
+        "format": FORMAT,
+        "model": network.name,
+        "title": network.title,
+        "recipe": recipe,
+        "config": network.settings,
+        "classes": list(CLASSES),
+        "release": release,
+        "state_dict": {name: tensor.detach().cpu() for name, tensor in state.items()},
+    }
+    save(folder / f"{network.name}.pth", content)
 
 
 def load_weights(path: Path) -> dict[str, Any]:
     """Read NAME.pth. Raises Refused if it is missing, damaged, from elsewhere, or holds a number that is not finite."""
     try:
-        content = load(Path(path), "model", "recipe", "config", "state_dict")
+        content = load(Path(path))
     except Damaged as error:
         raise Refused(f"{error}; train it anew or name another file with --weights") from None
-    if not isinstance(content["state_dict"], dict):
+    if "learner" in content:
+        weights = f"{path.name.rpartition('-seed')[0]}.pth"
+        raise Refused(
+            f"{path} is a checkpoint of a training; name the weights of its run, {weights} beside checkpoints/"
+        )
+    texts, state = [content.get(key) for key in ("model", "title", "recipe", "release")], content.get("state_dict")
+    if not all(isinstance(text, str) for text in texts) or not isinstance(content.get("config"), dict):
+        raise Refused(f"{path} was not written by this version of the program; train it anew")
+    if not isinstance(state, dict):
         raise Refused(f"{path} holds no weights of a network; name another file with --weights")
-    for key, tensor in content["state_dict"].items():
+    for key, tensor in state.items():
         if not _is_finite(tensor):
             raise Refused(f"{path}: {key} holds values that are not finite numbers; train the network anew")
     return content
@@ -97,6 +117,47 @@ def _is_finite(value: Any) -> bool:
         return bool(whole and value.isfinite().all())
     except (AttributeError, RuntimeError):  # not a tensor, or of a kind that cannot be computed with
         return False
+
+
+def rebuild(path: Path, networks: Iterable[Network]) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Build the PyTorch network that the weights file at `path` describes; return it with the file's content.
+
+    Only classes that `networks` name are ever imported, whatever the file asks for. Raises Refused if it describes
+    none, or if the weights do not fit.
+    """
+    content = load_weights(path)
+    described = content["config"].get("network")
+    asked = described.get("class") if isinstance(described, dict) else None
+    if not isinstance(asked, str):
+        raise Refused(f"{path} describes no network; train it anew")
+    network = {network.settings["network"]["class"]: network for network in networks}.get(asked)
+    if network is None:
+        raise Refused(f"{path} is of a class that no recipe names; if it is your own, add --network {asked[:100]}")
+    network = replace(network, arguments={key: described[key] for key in described.keys() - {"class", "sha256"}})
+    if not network.is_torch:
+        raise Refused(f"{path} holds a network written in NumPy, which has no layers to draw; name another file")
+    model = _outline(network, most_settings=100 + len(content["state_dict"]))  # every layer has a weight
+    if model is None:
+        raise Refused(f"{path} describes no network of this program; train it anew")
+    apply_weights(model, content["state_dict"], path)
+    return model.eval(), content
+
+
+def _outline(network: Network, most_settings: int) -> torch.nn.Module | None:
+    """Build a network of arguments from anywhere, in shapes alone until weights have fitted; None if they make none."""
+    try:
+        return network.outline() if _size(network.arguments) <= most_settings else None
+    except MemoryError:
+        raise
+    except Exception:  # whatever its constructor stumbled over
+        return None
+
+
+def _size(value: Any) -> int:
+    """How many plain values `value` holds."""
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 1
 
 
 def apply_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
@@ -127,151 +188,71 @@ def _in_words(tensor: torch.Tensor) -> str:
 class Checkpoints:
     """The checkpoints of one network's training: `FOLDER/NAME-epoch0007.pt` after its seventh epoch.
 
-    `config` is what a training must agree on to be resumed: {group: {setting: value}}, of plain values. `options` is
-    what the user asked for, kept so that `--resume` need not be told again.
+    `settings` is what the training follows from: {group: {setting: value}}, of plain values.
     """
 
-    def __init__(self, folder: Path, name: str, config: dict[str, dict], options: dict[str, Any]) -> None:
-        self.folder, self.name, self.config, self.options = Path(folder), name, config, options
+    def __init__(self, folder: Path, name: str, settings: dict[str, dict]) -> None:
+        self.folder, self.name, self.settings = Path(folder), name, settings
 
-    def save(self, epoch: int, learner: dict[str, Any], history: list[dict], selected: dict[str, Any]) -> None:
-        """Keep the state after `epoch` epochs, with the weights `selected` so far; then drop all but the last few."""
+    def save(self, epoch: int, learner: dict[str, Any], history: list, best_state: dict[str, torch.Tensor]) -> None:
+        """Keep the state after `epoch` epochs, with the weights of the best so far; then drop all but the last few."""
+        self._write(epoch, {"learner": learner, "history": history, "best_state": best_state, "finished": False})
+        # Others by their names, not by their number: where a file of an earlier run could not be removed, the fresh one
+        # is not taken for the oldest.
+        kept = {self._path(number) for number in range(epoch - KEPT + 1, epoch + 1)}
+        self._drop([path for path in self.paths() if path not in kept])
+
+    def finish(self) -> None:
+        """Keep of a finished training its history and the weights that were scored: what takes space goes."""
+        newest, *older = self.paths() or [None]
+        if not older:  # done already
+            return
+        try:
+            content = load(newest, "learner", "history", "best_state")
+        except Damaged:  # a resumption will say so, should it ever need it
+            return
+        learner = {"model": content["best_state"] or content["learner"]["model"]}
+        content |= {"learner": learner, "best_state": {}, "finished": True}
+        self._write(len(content["history"]), content)
+        self._drop(older)
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"{self.name}-epoch{epoch:04d}.pt"
+
+    def _write(self, epoch: int, content: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = {"format": FORMAT, "config": self.config, "options": self.options}
-        progress = {"learner": learner, "history": history, "selected": selected}
-        save(self.folder / f"{self.name}-epoch{epoch:04d}.pt", settings | progress)
-        for path in self.paths()[KEPT:]:
-            path.unlink()
+        save(self._path(epoch), {"format": FORMAT, "settings": self.settings, **content})
+
+    @staticmethod
+    def _drop(paths: list[Path]) -> None:
+        for path in paths:
+            with suppress(OSError):  # open in another program, on Windows
+                path.unlink()
 
     def paths(self) -> list[Path]:
         """The files there are, newest first."""
-        return checkpoint_paths(self.folder, self.name)
+        pattern = re.compile(rf"{re.escape(self.name)}-epoch(\d+)\.pt")
+        numbers = {path: int(match[1]) for path in self.folder.glob("*.pt") if (match := pattern.fullmatch(path.name))}
+        return sorted(numbers, key=numbers.__getitem__, reverse=True)
 
-    def newest(self, log: Callable[[str], None] = print) -> dict[str, Any] | None:
-        """Return the newest checkpoint that is sound, or None if this training has none.
+    def newest(self) -> dict[str, Any] | None:
+        """Return the newest checkpoint that is sound, or None if there is none; warn of any that is not.
 
-        Raises Refused if there are some and all are damaged, or if it was made with other settings.
+        Raises Refused if every one is damaged: a training never starts silently from nothing. So it does if the sound
+        one is of another training.
         """
-        content = newest(self.paths(), log)
-        if content is not None:
-            self._refuse_differences(content)
-        return content
-
-    def _refuse_differences(self, content: dict[str, Any]) -> None:
-        differences = [
-            f"{name} was {theirs.get(name)} and is {ours.get(name)}"
-            for group in self.config.keys() | content["config"].keys()
-            for ours, theirs in [(self.config.get(group, {}), content["config"].get(group, {}))]
-            for name in sorted(ours.keys() | theirs.keys())
-            if ours.get(name) != theirs.get(name) and not self._may_differ(name, content)
-        ]
-        if differences:
-            raise Refused(
-                f"{self.name} cannot be resumed with other settings: {', '.join(sorted(differences))}; "
-                "give --resume the settings it was started with, or leave it out to start anew"
-            )
-
-    def _may_differ(self, name: str, content: dict[str, Any]) -> bool:
-        """More epochs may be asked for, unless the learning-rate schedule was laid out over their number."""
-        training = self.config["training"]
-        laid_out = training["schedule"] in LENGTH_MATTERS
-        return name == "epochs" and not laid_out and training["epochs"] >= len(content["history"])
-
-
-class RunState:
-    """What a run keeps in `FOLDER/checkpoints` in order to be stopped and resumed.
-
-    `options` are those the user asked for, joined on `resume` to those the run was started with. Raises Refused if
-    there is nothing to resume. A new run sets aside the checkpoints of an unfinished one, and drops a finished one's.
-    """
-
-    FINISHED = "finished.json"  # the settings of the trainings that the pictures and tables in FOLDER show
-
-    def __init__(self, folder: Path, resume: bool, options: dict[str, Any], log: Callable[[str], None] = print) -> None:
-        self.folder, self.resume = Path(folder) / "checkpoints", resume
-        self.settings: dict[str, dict] = {}
-        if resume:
-            content = newest(checkpoint_paths(self.folder), log)
-            if content is None:
-                raise Refused(f"--resume: there is no checkpoint in {self.folder}; leave it out to start anew")
-            self._refuse_other_trainings(content["options"], options)
-            options = {**content["options"], **options}
-        self.options = options
-
-    @staticmethod
-    def _refuse_other_trainings(begun: dict[str, Any], asked: dict[str, Any]) -> None:
-        """Raise Refused if other networks or seeds are asked for than were begun: they would start from nothing."""
-        for name, usual in (("seed", TrainConfig.seed), ("models", "all of them")):
-            there = begun.get(name, usual)
-            if asked.get(name, there) != there:
-                wish, own = (" ".join(value) if isinstance(value, list) else value for value in (asked[name], there))
-                raise Refused(f"--{name} {wish}: the run that is to be resumed has {own}; leave --{name} out")
-
-    def start(self, log: Callable[[str], None] = print) -> None:
-        """Make room for a new run, or let one that is resumed count as unfinished again."""
-        if self.resume or not self.folder.exists():
-            (self.folder / self.FINISHED).unlink(missing_ok=True)
-            return
-        if checkpoint_paths(self.folder) and not (self.folder / self.FINISHED).exists():
-            names = (self.folder.with_name(f"checkpoints.unfinished{n or ''}") for n in itertools.count())
-            aside = next(path for path in names if not path.exists())
-            self.folder.replace(aside)
-            log(f"an unfinished run stood here: its checkpoints are kept in {aside}; named checkpoints, they resume")
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def plan(self, settings: dict[str, dict]) -> None:
-        """Take note of the `settings` of all trainings, by name, before any begins.
-
-        Raises Refused if a training is to be resumed that was started with others.
-        """
-        self.settings = settings
-        if self.resume:
-            for name in settings:
-                self.checkpoints(name).newest(log=lambda _: None)
-
-    def is_finished(self) -> bool:
-        """Whether the run that is to be resumed has nothing left to do: all trainings are done, drawn and reported."""
-        try:
-            json.loads((self.folder.parent / "metrics.json").read_text())
-            return self.resume and json.loads((self.folder / self.FINISHED).read_text()) == self.settings
-        except (OSError, ValueError):
-            return False
-
-    def finish(self) -> None:
-        """Note that everything is done."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.folder / self.FINISHED) as file:
-            file.write(json.dumps(self.settings).encode())
-
-    def checkpoints(self, name: str) -> Checkpoints:
-        """The checkpoints of the training called `name`."""
-        return Checkpoints(self.folder, name, self.settings[name], self.options)
-
-    def has_checkpoints(self) -> bool:
-        """Whether there is anything to go on from."""
-        return bool(checkpoint_paths(self.folder))
-
-
-def checkpoint_paths(folder: Path, name: str | None = None) -> list[Path]:
-    """The checkpoint files in `folder`, of the training `name` or of all, newest first."""
-    pattern = re.compile(rf"({re.escape(name) if name else '.+'})-epoch(\d+)\.pt")
-    found = [(path, match) for path in Path(folder).glob("*.pt") if (match := pattern.fullmatch(path.name))]
-    age = {path: path.stat().st_mtime_ns if name is None else int(match[2]) for path, match in found}
-    return sorted(age, key=age.__getitem__, reverse=True)
-
-
-def newest(paths: list[Path], log: Callable[[str], None] = print) -> dict[str, Any] | None:
-    """Load the first sound one of `paths`, warning of any that is not; None if there are none at all.
-
-    Raises Refused if every one is damaged: a training never starts silently from nothing.
-    """
-    faults = []
-    for path in paths:
-        try:
-            return load(path, "config", "options", "learner", "history", "selected")
-        except Damaged as error:
-            faults.append(str(error))
-            log(f"warning: {error}; looking for the checkpoint before it")
-    if faults:
-        raise Refused(f"no checkpoint can be read ({'; '.join(faults)}); leave out --resume to start anew")
-    return None
+        faults = []
+        for path in self.paths():
+            try:
+                content = load(path, "settings", "learner", "history", "best_state", "finished")
+            except Damaged as error:
+                faults.append(str(error))
+                print(f"warning: {error}; looking for the checkpoint before it")
+                continue
+            settings = content["settings"] if isinstance(content["settings"], dict) else {}
+            if settings.get("network") != self.settings["network"]:
+                raise Refused(f"{path} is of another network than this run's; leave out --resume to start anew")
+            return content
+        if faults:
+            raise Refused(f"no checkpoint can be read ({'; '.join(faults)}); leave out --resume to start anew")
+        return None

@@ -1,6 +1,24 @@
-"""The training settings, each in one place with its meaning. Imports nothing heavy: `--help` reads the choices."""
+"""What an experiment is made of: training settings, networks and recipes; and how a network is built from its words.
 
-from dataclasses import dataclass
+Imports nothing heavy, and no network until one is built: `--help` and `--list` read it.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import itertools
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fmnist.errors import Refused
+
+if TYPE_CHECKING:
+    from fmnist.metrics import Published
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "adadelta")
 SCHEDULES = ("constant", "plateau", "cosine", "one-cycle")
@@ -10,20 +28,228 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
+def setting(default: Any, words: str, low: float | None = None, high: float | None = None, choices=None) -> Any:
+    """A field of TrainConfig, which is an option of the command line as well: its meaning, and limits or choices."""
+    return field(default=default, metadata={"help": words, "low": low, "high": high, "choices": choices})
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How one network is trained. Everything here is stored in its checkpoints and must agree on resume."""
 
-    epochs: int = 20
-    batch_size: int = 64
-    lr: float = 1e-3  # peak learning rate, where the schedule has one
-    optimizer: str = "adam"  # one of OPTIMIZERS
-    momentum: float = 0.0  # SGD only
-    weight_decay: float = 0.0
-    schedule: str = "constant"  # one of SCHEDULES; "plateau" cuts by ten in the fourth epoch without a better loss
-    warmup: float = 0.3  # share of the steps before the peak; one-cycle only
-    freeze_after: int = 0  # epochs after which the first layer learns no more, which saves its backward pass; 0: never
-    label_smoothing: float = 0.0  # share of the target spread over all classes
-    augment: bool = False  # each training image flipped and shifted by up to two pixels, drawn per image
-    validation: float = 0.0  # share of the training images held out; they select, the test images never do
-    seed: int = 0  # initial weights, split, order of batches, dropout and augmentation all follow from it
+    epochs: int = setting(20, "passes over the training images", 1, 10_000)
+    batch_size: int = setting(64, "images per step", 1, 60_000)
+    lr: float = setting(1e-3, "learning rate; its peak, where the schedule has one", 1e-9, 100)
+    optimizer: str = setting("adam", "optimizer", choices=OPTIMIZERS)
+    momentum: float = setting(0.0, "momentum of SGD", 0, 0.9999)
+    weight_decay: float = setting(0.0, "weight decay", 0, 10)
+    schedule: str = setting(
+        "constant",
+        "learning-rate schedule; plateau cuts by ten after 3 epochs without a better loss",
+        choices=SCHEDULES,
+    )
+    warmup: float = setting(0.3, "fraction of the steps before the peak of the one-cycle schedule", 0.01, 0.99)
+    freeze_after: int = setting(0, "epochs after which the first layer is frozen; 0: never", 0, 10_000)
+    label_smoothing: float = setting(0.0, "fraction of the target that is spread over all classes", 0, 0.99)
+    augment: bool = setting(False, "flip each training image at random, and shift it by up to two pixels")
+    validation: float = setting(0.0, "fraction of the training images held out for validation", 0, 0.9)
+    patience: int = setting(0, "epochs without a better validation loss before training stops; 0: never", 0, 10_000)
+    select_best: bool = setting(True, "score the weights of the epoch that is best on the validation images, if any")
+    seed: int = setting(0, "seed of the initial weights, split, batches, dropout and augmentation", 0, 1_000_000)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a recipe: how it is built, how it is trained, and what its author reports."""
+
+    name: str  # on the command line and in file names
+    title: str  # in tables and figures
+    class_path: str  # "module:Class", or "path/file.py:Class" for a network of the user's own
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of its constructor
+    training: TrainConfig = TrainConfig()
+    published: "Published" = field(default_factory=dict)  # keys as in metrics.json; accuracies as fractions
+    change: str = ""  # what distinguishes it from the network before it
+
+    @property
+    def run_name(self) -> str:
+        """Names this network trained from its seed."""
+        return f"{self.name}-seed{self.training.seed}"
+
+    @property
+    def is_users_own(self) -> bool:
+        """Whether its class stands in a file that the user named."""
+        return ".py:" in self.class_path
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """All that decides what training makes of this network, as plain values."""
+        file, _, name = self.class_path.rpartition(":")
+        described = {"class": f"{Path(file).name}:{name}", **self.arguments}
+        if self.is_users_own:  # a class can be rewritten between a run and its resumption
+            described["sha256"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        return {"network": described, "training": asdict(self.training)}
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The parameters of its constructor, by name."""
+        return inspect.signature(import_class(self.class_path)).parameters
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether PyTorch trains it; else it is one that brings its own backward pass."""
+        from torch import nn
+
+        return issubclass(import_class(self.class_path), nn.Module)
+
+    def argument(self, name: str) -> Any:
+        """The value of a constructor's argument, its default where the recipe says nothing."""
+        value = self.arguments.get(name, self.parameters[name].default)
+        return list(value) if isinstance(value, tuple) else value
+
+    def with_seed(self, seed: int) -> "Network":
+        """The same network, to be trained from another seed."""
+        return replace(self, training=replace(self.training, seed=seed))
+
+    def build(self) -> Any:
+        """Build the network; its weights follow from its seed. Raises Refused, in words, if its settings make none."""
+        from fmnist.device import seed_epoch
+
+        seed_epoch(self.training.seed, 0)
+        seed = {"seed": self.training.seed} if "seed" in self.parameters else {}  # of one that draws without torch
+        try:
+            return import_class(self.class_path)(**self.arguments, **seed)
+        except Exception as error:
+            if self.is_users_own:
+                raise Refused(f"{self.class_path}: cannot be built ({_in_words(error)})") from None
+            if isinstance(error, ValueError):
+                advice = "change --hidden, --kernels, --kernel-size or --pool"
+                raise Refused(f"{self.name}: {error}; {advice}") from None
+            raise
+
+    def outline(self) -> Any:
+        """Build it on the meta device, where shapes flow and nothing is computed or drawn."""
+        import torch
+
+        with torch.device("cpu" if self.is_users_own else "meta"):  # not all that users write can be run there
+            return self.build()
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether it has kernels and feature maps to show."""
+        from torch import nn
+
+        return self.is_torch and any(isinstance(layer, nn.Conv2d) for layer in self.outline().modules())
+
+    def check(self) -> None:
+        """Raise Refused, in words, if the settings make no network, or one that cannot learn from such batches."""
+        import torch
+
+        model = self.outline()
+        if not self.is_torch:
+            return
+        weights = list(model.parameters())
+        if any(map(torch.nn.parameter.is_lazy, weights)):
+            raise Refused(f"{self.class_path}: has lazy layers; write their sizes out")
+        if not any(weight.requires_grad for weight in weights):
+            raise Refused(f"{self.class_path}: has no weights to train")
+        images = torch.zeros(min(2, self.training.batch_size), 28, 28, dtype=torch.uint8, device=weights[0].device)
+        self._check_logits(model, images)
+
+    def _check_logits(self, model: Any, images: Any) -> None:
+        """Raise Refused if `model` cannot make logits [B, 10] of `images`."""
+        try:
+            logits = model(images)
+        except Exception as error:
+            if self.training.batch_size == 1 and isinstance(error, ValueError):  # of batch norm: one value has no std
+                raise Refused(f"--batch-size 1: {self.name} has batch norm, which needs 2 or more images") from None
+            if not self.is_users_own:
+                raise
+            what = f"cannot take uint8 images [B, 28, 28] ({_in_words(error)})"
+            raise Refused(f"{self.class_path}: {what}; let fmnist.layers.Pixels be its first stage") from None
+        if getattr(logits, "shape", None) != (len(images), 10):
+            raise Refused(f"{self.class_path}: its output is not the logits of ten classes, [B, 10]")
+
+
+def import_class(class_path: str) -> type:
+    """Import the class that "module:Class" or "path/file.py:Class" names. Raises Refused if it cannot be had."""
+    module_path, _, name = class_path.rpartition(":")
+    module = _import_file(module_path) if module_path.endswith(".py") else importlib.import_module(module_path)
+    found = getattr(module, name, None)
+    if not isinstance(found, type):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        there = [key for key in classes if vars(module)[key].__module__ == module.__name__]
+        raise Refused(f"{class_path}: there is no class {name}; {module_path} has {', '.join(there) or 'none'}")
+    if module_path.endswith(".py"):
+        from torch import nn
+
+        if not issubclass(found, nn.Module):
+            raise Refused(f"{class_path}: {name} is no torch.nn.Module")
+    return found
+
+
+@cache
+def _import_file(path: str) -> Any:
+    """Import the Python file at `path`, which may import its neighbours."""
+    file = Path(path).resolve()
+    spec = importlib.util.spec_from_file_location(f"users_own_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as an import does: dataclasses and TorchScript look a class's module up
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a script without a guard around its main ends with the latter
+        raise Refused(f"{path}: cannot be imported ({_in_words(error)})") from None
+    finally:
+        sys.path.remove(str(file.parent))
+    return module
+
+
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment: networks trained under like conditions, compared with each other and with what was published."""
+
+    name: str
+    title: str
+    summary: str
+    source: str = ""  # author and repository of what is published
+    networks: tuple[Network, ...] = ()
+    explores: bool = False  # whether the data set itself is examined
+    figures: tuple[str, ...] = ()  # besides those of every recipe: see fmnist.figures.album.EXTRA
+    columns: tuple[str, ...] = ()  # of the results table, besides those of every recipe: keys of metrics.json
+    baseline: str = ""  # the network that each other is compared with; without one it is the network before it
+    notes: tuple[str, ...] = ()  # printed below the results
+    findings: tuple[str, ...] = ()  # of whole runs; printed too, unless options have made it another experiment
+
+    def checked(self) -> "Recipe":
+        """Return this recipe. Raises Refused, in words, if the settings of one of its networks make none."""
+        for network in self.networks:
+            network.check()
+        return self
+
+    def trainings(self, seeds: int) -> list[Network]:
+        """Every network with each of its seeds, which count up from its own."""
+        return [network.with_seed(network.training.seed + n) for network in self.networks for n in range(seeds)]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Names of the networks that are compared, two by two."""
+        names = [network.name for network in self.networks]
+        if self.baseline in names:
+            return [(self.baseline, name) for name in names if name != self.baseline]
+        return list(itertools.pairwise(names))
+
+    def differs_in(self, name: str) -> bool:
+        """Whether networks of this recipe differ by design in the training setting or constructor argument `name`.
+
+        Arguments are compared among networks of one class. The number of epochs is nobody's design: it may be cut.
+        """
+        if name in TrainConfig.__dataclass_fields__:
+            values = [[getattr(network.training, name) for network in self.networks]] if name != "epochs" else []
+        else:
+            classes = {network.class_path for network in self.networks if name in network.parameters}
+            values = [[n.argument(name) for n in self.networks if n.class_path == one] for one in classes]
+        return any(value != group[0] for group in values for value in group)

@@ -1,6 +1,6 @@
 """What there is to know of the data set before training: counts, pixel statistics, mean images, look-alikes."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -13,60 +13,84 @@ class Exploration(NamedTuple):
     train_counts: np.ndarray  # int [10], images of each class
     test_counts: np.ndarray  # int [10]
     mean: float
-    deviation: float
+    std: float
     class_means: np.ndarray  # [10], of all pixels of each class
-    class_deviations: np.ndarray  # [10]
+    class_stds: np.ndarray  # [10]
     mean_images: np.ndarray  # [10, 28, 28], grey levels 0..255
     histogram: np.ndarray  # int [256], pixels of each grey level
     similarity: np.ndarray  # [10, 10], correlation of the mean images
 
 
+# What metrics.json holds of an exploration; pixels on the 0..1 scale.
+ClassStatistics = TypedDict(
+    "ClassStatistics",
+    {
+        "class": str,
+        "training images": int,
+        "test images": int,
+        "pixel mean": float,
+        "pixel deviation": float,  # the standard deviation
+        "nearest look-alike": str,  # the class whose mean image correlates most with this one's
+        "correlation": float,
+    },
+)
+Statistics = TypedDict("Statistics", {"pixel mean": float, "pixel deviation": float, "classes": list[ClassStatistics]})
+
+
+class FigureData(TypedDict):
+    """What the figures of the data set show beyond the statistics."""
+
+    pixel_histogram: np.ndarray  # int [256], pixels of each grey level
+    class_means: np.ndarray  # [10, 784], the mean images, grey levels 0..255
+    look_alikes: np.ndarray  # [10, 10], correlation of the mean images
+
+
 def explore(dataset: FashionMNIST) -> Exploration:
-    """Count and average the data set."""
+    """Count and average the data set. A class without images has zeros throughout."""
     images, labels = dataset.train_images.cpu().numpy(), dataset.train_labels.cpu().numpy()
     classes = range(len(CLASSES))
     # Everything follows from how often each grey level occurs, so no copy in floating point is made of all the images.
     by_class = np.stack([np.bincount(images[labels == c].ravel(), minlength=256) for c in classes])
     mean_images = np.stack([_mean_image(images[labels == c]) for c in classes])
-    mean, deviation = _moments(by_class.sum(axis=0))
-    means, deviations = zip(*map(_moments, by_class), strict=True)
+    mean, std = _moments(by_class.sum(axis=0))
+    means, stds = zip(*map(_moments, by_class), strict=True)
     return Exploration(
         train_counts=np.bincount(labels, minlength=10),
         test_counts=np.bincount(dataset.test_labels.cpu().numpy(), minlength=10),
         mean=mean,
-        deviation=deviation,
+        std=std,
         class_means=np.array(means),
-        class_deviations=np.array(deviations),
+        class_stds=np.array(stds),
         mean_images=mean_images,
         histogram=by_class.sum(axis=0),
         similarity=_correlation(mean_images.reshape(len(mean_images), -1)),
     )
 
 
-def statistics(found: Exploration) -> dict[str, Any]:
-    """Put an exploration into the numbers of metrics.json, by class where they belong to one."""
-    others = np.where(np.eye(len(CLASSES), dtype=bool), -np.inf, found.similarity)
-    rows = [
+def statistics(exploration: Exploration) -> Statistics:
+    """Return the statistics that metrics.json holds, by class where they belong to one."""
+    others = np.where(np.eye(len(CLASSES), dtype=bool), -np.inf, exploration.similarity)
+    rows: list[ClassStatistics] = [
         {
             "class": name,
-            "training images": int(found.train_counts[c]),
-            "test images": int(found.test_counts[c]),
-            "pixel mean": float(found.class_means[c]),
-            "pixel deviation": float(found.class_deviations[c]),
+            "training images": int(exploration.train_counts[c]),
+            "test images": int(exploration.test_counts[c]),
+            "pixel mean": float(exploration.class_means[c]),
+            "pixel deviation": float(exploration.class_stds[c]),
             "nearest look-alike": CLASSES[others[c].argmax()],
             "correlation": float(others[c].max()),
         }
         for c, name in enumerate(CLASSES)
     ]
-    return {"pixel mean": found.mean, "pixel deviation": found.deviation, "classes": rows}
+    return {"pixel mean": exploration.mean, "pixel deviation": exploration.std, "classes": rows}
 
 
-def drawn(found: Exploration) -> dict[str, Any]:
-    """Put the rest of what is drawn into numbers: pixels of each grey level, mean images, their correlations."""
+def figure_data(exploration: Exploration) -> FigureData:
+    """Return the rest of what the figures show."""
     return {
-        "pixel_histogram": found.histogram,
-        "class_means": found.mean_images.round(2).reshape(len(CLASSES), -1),
-        "look_alikes": found.similarity,
+        "pixel_histogram": exploration.histogram,
+        "class_means": exploration.mean_images.round(2).reshape(len(CLASSES), -1),
+        "look_alikes": exploration.similarity,
     }
 
 

@@ -35,6 +35,12 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         raise
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Write `text` to `path`, in UTF-8, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(text.encode(errors="backslashreplace"))  # a path that it names may hold any bytes
+
+
 @contextmanager
 def locked(folder: Path | str) -> Iterator[Path]:
     """Hold `folder`, made if it is missing, for this process alone; yield its path.
@@ -76,9 +82,7 @@ def write_json(path: Path | str, content: Any) -> None:
 
     Raises TypeError for what JSON cannot hold, before anything is written, and OSError, naming `path`.
     """
-    text = _lines(plain(content)) + "\n"
-    with atomic_write(path) as file:
-        file.write(text.encode())
+    write_text(path, _lines(plain(content)) + "\n")
 
 
 def plain(value: Any) -> Any:

@@ -1,19 +1,27 @@
-"""The numbers of a run, put together: what becomes metrics.json, and what the tables and figures show."""
+"""What metrics.json holds, and how it is put together from what a run has trained."""
 
 import platform
+import shlex
+import subprocess
+import sys
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from typing_extensions import NotRequired  # of typing from Python 3.11 on; comes with torch
+from typing_extensions import NotRequired, TypedDict  # of typing from Python 3.11 on; comes with torch
 
-from fmnist.evaluation import Evaluation, compare, mean_and_std, scores
-from fmnist.exploration import Exploration, drawn, statistics
-from fmnist.training import best_epoch
+from fmnist import statistics
 
-LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
+if TYPE_CHECKING:
+    from fmnist.config import Network, Recipe
+    from fmnist.data import FashionMNIST
+    from fmnist.device import Machine
+    from fmnist.evaluation import Evaluation
+    from fmnist.exploration import Exploration
 
+LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "seaborn")
 
 # What metrics.json holds. Accuracies are fractions, times are seconds. Where a key is "NotRequired", it is missing
 # wherever there is nothing to say: no file holds empty values.
@@ -111,6 +119,9 @@ class Comparison(TypedDict):
     test: str  # "McNemar" for one seed, "paired t" for several
     n: int  # test images, or seeds
     verdict: str  # in words
+    p_holm: NotRequired[float]  # for several seeds: adjusted over the comparisons of the run, what the verdict goes by
+    interval: NotRequired[list[float]]  # for several seeds: low and high, the 95 % confidence interval of `difference`
+    seeds_needed: NotRequired[int]  # for several seeds: those that would show `difference`; missing beyond 10,000
 
 
 class Metrics(TypedDict):
@@ -120,10 +131,15 @@ class Metrics(TypedDict):
     title: str
     source: str  # author and repository of the published figures; may be empty
     seed: int  # the first one
+    created: str  # when, in ISO 8601
+    command: str  # by which command
+    commit: str  # of which version of the program; may be empty
+    processor: str
     device: str
     precision: str
     threads: int
     versions: dict[str, str]
+    release: str  # of the data set: "current", "first", or "own" for the user's own
     data: dict[str, Any]  # "source", in words; of a recipe that explores also what its pictures show
     statistics: NotRequired[dict[str, Any]]  # of the data set, where the recipe explores it
     models: dict[str, Model]
@@ -135,58 +151,91 @@ class Metrics(TypedDict):
 
 @dataclass(frozen=True)
 class Trained:
-    """What is kept of a network (a recipes.Network) that was trained from one seed."""
+    """What is kept of a network that was trained from one seed."""
 
-    network: Any
-    history: list[dict[str, Any]]  # numbers of each epoch
-    evaluation: Evaluation
+    network: "Network"
+    history: list[Epoch]
+    best_epoch: int | None  # from 1; None where the last one was scored
+    evaluation: "Evaluation"
     cost: dict[str, int]  # parameters, and multiply_adds of one image
 
     @property
-    def best_epoch(self) -> int | None:
-        """The epoch, from 1, that was chosen on validation images; None where none were held out."""
-        return best_epoch(self.history) if "validation_accuracy" in self.history[-1] else None
-
-    @property
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> Summary:
         """The numbers that a table compares."""
         seconds = sum(epoch["seconds"] for epoch in self.history)
-        return {
-            **scores(self.evaluation),
+        summary: Summary = {
+            "test_accuracy": self.evaluation.test_accuracy,
+            "train_subset_accuracy": self.evaluation.train_subset_accuracy,
+            "mean_accuracy": self.evaluation.mean_accuracy,
+            "test_loss": self.evaluation.test_loss,
             "train_loss": self.history[-1]["train_loss"],
             "training_seconds": seconds,
             "seconds_per_epoch": seconds / len(self.history),
-            **({"best_epoch": self.best_epoch} if self.best_epoch else {}),
         }
+        return summary | {"best_epoch": self.best_epoch} if self.best_epoch else summary
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        """The history, with a mark on the epoch that was chosen."""
+        return [row | {"best": True} if n == self.best_epoch else row for n, row in enumerate(self.history, start=1)]
 
 
 def collect(
-    recipe: Any,
+    recipe: "Recipe",
     trained: dict[str, list[Trained]],
-    found: Exploration | None,
-    source: str,
-    machine: dict[str, str],
-) -> dict[str, Any]:
-    """Return the content of metrics.json for a run of `recipe` (a recipes.Recipe).
+    dataset: "FashionMNIST",
+    machine: "Machine",
+    exploration: "Exploration | None",
+) -> Metrics:
+    """Return the content of metrics.json for a run of `recipe`.
 
-    `trained` holds each network's results, one per seed; `found` what is known of the data set, where the recipe
-    explores it; `source` says where it came from; `machine` names device and precision.
+    `trained` holds each network's results, one per seed; `exploration` what is known of the data set, where the recipe
+    explores it.
     """
-    evaluations = {name: [result.evaluation for result in runs] for name, runs in trained.items()}
-    return {
+    import torch
+
+    from fmnist.exploration import figure_data
+    from fmnist.exploration import statistics as summary
+
+    evaluations = {name: [run.evaluation for run in runs] for name, runs in trained.items()}
+    metrics: Metrics = {
         "recipe": recipe.name,
         "title": recipe.title,
+        "source": recipe.source,
         "seed": min((run.network.training.seed for runs in trained.values() for run in runs), default=0),
-        **machine,
+        "device": machine.device.type,
+        "precision": machine.precision,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "data": {"source": source, **(drawn(found) if found else {})},
-        **({"statistics": statistics(found)} if found else {}),
+        **_provenance(),
+        "release": dataset.release,
+        "data": {"source": dataset.source},
         "models": {name: _model(runs) for name, runs in trained.items()},
         "best": best_on_validation(trained),
-        "comparisons": [compare(a, b, evaluations) for a, b in recipe.pairs],
+        "comparisons": statistics.compare(recipe.pairs, evaluations),
         "columns": list(recipe.columns),
         "notes": list(recipe.notes),
+    }
+    if exploration is not None:
+        metrics["data"] |= figure_data(exploration)
+        metrics["statistics"] = summary(exploration)
+    return metrics
+
+
+def _provenance() -> dict[str, str]:
+    """When this run was, by which command, of which version of the program, on which processor."""
+    from fmnist.device import processor
+
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or a copy of the program without its history
+        commit = ""
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit,
+        "processor": processor(),
     }
 
 
@@ -199,19 +248,23 @@ def best_on_validation(trained: dict[str, list[Trained]]) -> str | None:
     return max(chosen, key=lambda name: chosen[name]["validation_accuracy"], default=None)
 
 
-def _model(runs: list[Trained]) -> dict[str, Any]:
-    """One network's part: its first run in full, and what several seeds made of it."""
+def _model(runs: list[Trained]) -> Model:
+    """One network's part: its first seed in full, and what several seeds made of it."""
     first, network = runs[0], runs[0].network
-    several = [{"seed": run.network.training.seed, **run.summary} for run in runs]
-    return {
+    seeds: list[Seed] = [{"seed": run.network.training.seed, **run.summary, "epochs": run.epochs} for run in runs]
+    measured = {key: [seed.get(key, first.cost.get(key)) for seed in seeds] for key in network.published}
+    model: Model = {
         "title": network.title,
         "change": network.change,
         "published": network.published,
+        "reproduction": {
+            key: statistics.reproduction(key, network.published[key], values) for key, values in measured.items()
+        },
         **first.cost,
         **first.summary,
         "confusion": first.evaluation.confusion.tolist(),
         "per_class": first.evaluation.per_class,
         "config": network.settings,
-        "epochs": [row | {"best": True} if n == first.best_epoch else row for n, row in enumerate(first.history, 1)],
-        **({"seeds": several, **mean_and_std(several)} if len(runs) > 1 else {}),
+        "epochs": first.epochs,
     }
+    return model | {"seeds": seeds, **statistics.mean_and_std(seeds)} if len(runs) > 1 else model

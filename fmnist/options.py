@@ -1,17 +1,19 @@
-"""How the scripts read their command lines: every mistake in one line, every number within its limits."""
+"""The command line: what may be asked, within which limits, and what it changes in a recipe.
+
+Every mistake is said in one line. An option stands in one place: a training setting is a field of `TrainConfig`, the
+others stand below.
+"""
 
 import argparse
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields, replace
+from pathlib import Path
+from typing import Any
 
+from fmnist.config import DEVICES, POOLS, PRECISIONS, Network, Recipe, TrainConfig
 from fmnist.errors import Refused
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error is said."""
-
-    def error(self, message: str) -> None:
-        raise Refused(f"{message}; --help shows all options")
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -35,3 +37,234 @@ def _within(kind: type, what: str, low: float, high: float) -> Callable[[str], f
         return value
 
     return convert
+
+
+# Arguments of the networks' constructors: what of a network they set, and how they are read. An option changes every
+# network of the recipe that has the argument.
+NETWORK_OPTIONS = {
+    "hidden": (
+        "hidden layers",
+        {
+            "type": whole(1, 16_384),
+            "nargs": "+",
+            "metavar": "N",
+            "help": "units of the FFN's hidden layers, e.g. 512 256",
+        },
+    ),
+    "kernels": (
+        "convolutions",
+        {"type": whole(1, 4096), "nargs": "+", "metavar": "N", "help": "kernels of each layer of the CNN, e.g. 32 64"},
+    ),
+    "kernel_size": (
+        "convolutions",
+        {"type": whole(1, 28), "metavar": "N", "help": "height and width of the CNN's kernels"},
+    ),
+    "pool": ("downsampling", {"choices": POOLS, "help": "downsampling of the CNN"}),
+    "dropout": (
+        "dropout",
+        {"type": number(0, 0.95), "metavar": "P", "help": "fraction of the hidden units that is dropped at each step"},
+    ),
+}
+# What else shapes a run.
+RUN_OPTIONS = {
+    "models": {"nargs": "+", "action": "extend", "metavar": "NAME", "help": "train only these networks of the recipe"},
+    "network": {"metavar": "FILE.py:CLASS", "help": "train your own network in place of the recipe's"},
+    "seeds": {
+        "type": whole(1, 1000),
+        "metavar": "N",
+        "help": "train every network from N seeds: mean and standard deviation",
+    },
+    "device": {"choices": DEVICES, "help": "where to compute [auto: the best there is]"},
+    "precision": {"choices": PRECISIONS, "help": "number format of the training [auto: what the processor is fast at]"},
+}
+TRAINING_OPTIONS = {field.name: field for field in fields(TrainConfig)}
+# A weights file and a run's notes may not make the program import a file: the command line must say it each time.
+NEVER_REMEMBERED = ("network",)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error is said, and names the option that was probably meant."""
+
+    def error(self, message: str) -> None:
+        before, _, unknown = message.partition("unrecognized arguments: ")
+        known = [word for action in self._actions for word in action.option_strings]
+        near = next(filter(None, (nearest(word, known) for word in unknown.split() if not before)), None)
+        hint = f" (did you mean {near}?)" if near else ""
+        raise Refused(f"{message}{hint}; --help shows all options")
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """Return which of the `known` options an unknown `word` probably means, such as --lr for --learning-rate."""
+    if not word.startswith("--"):
+        return None
+    name = word[2:].split("=")[0].replace("_", "-")
+    names = [option[2:] for option in known if option.startswith("--")]
+    initials = "".join(part[:1] for part in name.split("-"))
+    if len(initials) > 1 and initials in names:
+        return f"--{initials}"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.55)
+    return f"--{near[0]}" if near else None
+
+
+def add_folders(parser: argparse.ArgumentParser, home: Path) -> None:
+    """Add where the data set is read and where results are written; by default in the program's own folder, `home`."""
+    parser.add_argument("--data-dir", type=Path, default=home / "data", help="data directory [data]")
+    words = "where results are written, in a folder for each recipe [outputs]"
+    parser.add_argument("--output-dir", type=Path, default=home / "outputs", help=words)
+
+
+def add_experiment_options(parser: argparse.ArgumentParser) -> None:
+    """Add every option that changes what a recipe trains."""
+    group = parser.add_argument_group("training; what is left out is as the recipe has it")
+    for field in TRAINING_OPTIONS.values():
+        short = ["-b"] if field.name == "batch_size" else []
+        group.add_argument(option(field.name), *short, **_how_to_read(field))
+    group = parser.add_argument_group("networks")
+    for name, (_, how) in NETWORK_OPTIONS.items():
+        group.add_argument(option(name), **how)
+    group = parser.add_argument_group("the run")
+    for name, how in RUN_OPTIONS.items():
+        group.add_argument(option(name), **how)
+
+
+def _how_to_read(field: Field) -> dict[str, Any]:
+    """What argparse is told of a training setting."""
+    meaning = field.metadata
+    default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default).lower()
+    how: dict[str, Any] = {"help": f"{meaning['help']} [usually {default}]"}
+    if field.type is bool:
+        return how | {"action": argparse.BooleanOptionalAction}
+    if meaning["choices"]:
+        return how | {"choices": meaning["choices"]}
+    kind = {int: whole, float: number}[field.type]
+    return how | {"type": kind(meaning["low"], meaning["high"]), "metavar": "N" if field.type is int else "X"}
+
+
+def option(name: str) -> str:
+    """How the command line calls a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def asked_for(options: argparse.Namespace) -> dict[str, Any]:
+    """The options given that shape the run, and that a resumption must therefore know of."""
+    known = (*TRAINING_OPTIONS, *NETWORK_OPTIONS, *RUN_OPTIONS)
+    return {name: value for name in known if (value := getattr(options, name)) is not None}
+
+
+def as_words(options: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that asks for `options`."""
+    words = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            words.append(option(name) if value else option(f"no_{name}"))
+        else:
+            words += [option(name), *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def read_again(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `options` from a file as the command line takes them. Raises Refused for what it would not take."""
+    parser = Parser(add_help=False)
+    add_experiment_options(parser)
+    return asked_for(parser.parse_args(as_words(options)))
+
+
+def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """Return `recipe` changed by the `options` that were given. Raises Refused for one that it cannot honour."""
+    for name in options:
+        if not recipe.networks and name != "device":
+            raise Refused(f"{option(name)}: {recipe.name} trains no network")
+    own = {name: value for name, value in options.items() if name not in ("models", "seeds", "seed", "device")}
+    said = ", ".join(f"{name} {value}" for name, value in own.items())
+    notes = (f"With {said} of your own: what is published was measured with the recipe's.",) if own else ()
+    findings = () if own or "models" in options else recipe.findings
+    recipe = _chosen(recipe, options.get("models"))
+    if "network" in options:
+        recipe = replace(recipe, networks=(users_own(options["network"], recipe.networks[-1].training),), baseline="")
+    for name, value in options.items():
+        if name in TRAINING_OPTIONS:
+            recipe = _with_training(recipe, name, value)
+        elif name in NETWORK_OPTIONS:
+            recipe = _with_argument(recipe, name, value)
+    _check_honoured(recipe, options)
+    return replace(recipe, notes=(*recipe.notes, *findings, *notes))
+
+
+def _chosen(recipe: Recipe, models: list[str] | None) -> Recipe:
+    """Keep the networks that --models names."""
+    known = [network.name for network in recipe.networks]
+    unknown = [name for name in models or () if name not in known]
+    if unknown:
+        raise Refused(f"--models {' '.join(unknown)}: not a network of {recipe.name}; it has {', '.join(known)}")
+    chosen = replace(recipe, networks=tuple(n for n in recipe.networks if models is None or n.name in models))
+    # Where its partner is left out, a network is compared with another one, and its change alone explains no gain.
+    partners = {b for _, b in set(chosen.pairs) - set(recipe.pairs)}
+    networks = tuple(replace(n, change="") if n.name in partners else n for n in chosen.networks)
+    return replace(chosen, networks=networks)
+
+
+def users_own(class_path: str, training: TrainConfig | None = None) -> Network:
+    """The network that --network names, to be trained by these settings. Raises Refused if it names none."""
+    file, _, name = class_path.rpartition(":")
+    if not (file.endswith(".py") and name.isidentifier()):
+        raise Refused(f"--network {class_path}: name a file and a class in it, as in my_net.py:Net")
+    if not Path(file).is_file():
+        raise Refused(f"--network {class_path}: there is no such file")
+    return Network(name.lower(), name, f"{Path(file).resolve()}:{name}", training=training or TrainConfig())
+
+
+def _with_training(recipe: Recipe, name: str, value: Any) -> Recipe:
+    """Set one training setting of every network."""
+    _check_no_design(recipe, name)
+    networks = (replace(n, training=replace(n.training, **{name: value})) for n in recipe.networks)
+    return replace(recipe, networks=tuple(networks))
+
+
+def _with_argument(recipe: Recipe, name: str, value: Any) -> Recipe:
+    """Set one constructor argument of every network that has it."""
+    if not any(name in network.parameters for network in recipe.networks):
+        chosen, what = ", ".join(network.name for network in recipe.networks), NETWORK_OPTIONS[name][0]
+        raise Refused(
+            f"{option(name)}: of the chosen networks ({chosen}) none has {what} to set; "
+            "leave it out or choose other --models"
+        )
+    _check_no_design(recipe, name)
+    networks = (
+        replace(n, arguments={**n.arguments, name: value}) if name in n.parameters else n for n in recipe.networks
+    )
+    return replace(recipe, networks=tuple(networks))
+
+
+def _check_no_design(recipe: Recipe, name: str) -> None:
+    """Raise Refused if an option would level what the networks of the recipe differ in by design."""
+    if recipe.differs_in(name):
+        raise Refused(
+            f"{option(name)}: networks of {recipe.name} differ in it by design; choose among them with --models"
+        )
+
+
+def _check_honoured(recipe: Recipe, options: Mapping[str, Any]) -> None:
+    """Raise Refused for an option that would change nothing, or that a network's own way of learning does not know."""
+    trainings = [network.training for network in recipe.networks]
+    needs = {
+        "momentum": ("--optimizer sgd", lambda training: training.optimizer == "sgd"),
+        "warmup": ("--schedule one-cycle", lambda training: training.schedule == "one-cycle"),
+        "patience": ("--validation", lambda training: training.validation > 0),
+        "select_best": ("--validation", lambda training: training.validation > 0),
+    }
+    for name, (needed, honours) in needs.items():
+        if options.get(name) and not any(map(honours, trainings)):
+            raise Refused(f"{option(name)}: is of use with {needed} only")
+    by_hand = [network for network in recipe.networks if not network.is_torch]
+    if not by_hand:
+        return
+    from fmnist.learners import NumpyLearner
+
+    for network in by_hand:
+        for name in options.keys() & TRAINING_OPTIONS.keys():
+            if not NumpyLearner.honours(name, options[name]):
+                raise Refused(f"{option(name)}: {network.name}, in NumPy, has no such setting; choose other --models")
+    if len(by_hand) == len(recipe.networks):
+        for name in ("device", "precision"):
+            if options.get(name, "auto") not in ("auto", "cpu", "fp32"):
+                raise Refused(f"{option(name)} {options[name]}: NumPy computes on the CPU, in fp32; leave it out")

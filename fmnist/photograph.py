@@ -1,32 +1,28 @@
 """A user's photograph, prepared as the images of the data set were: grey, bright on black, trimmed, centred, 28x28.
 
 The steps are those of the data set's authors (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747, section 2): trim
-what has the colour of the background, shrink the longest edge to 28, sharpen with a Gaussian of deviation 1, centre
-on 28x28, negate, take the grey level. Their photographs stood on even white. Those of users do not: so the
+what has the colour of the background, shrink the longest edge to 28, sharpen with a Gaussian of standard deviation 1,
+centre on 28x28, negate, take the grey level. Their photographs stood on even white. Those of users do not: so the
 background is estimated from the border first and taken away, and an image that is bright on dark already is not
 negated.
 """
 
+import contextlib
 import os
 import stat
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from fmnist.errors import Refused
 
 SIDE = 28
-# Which formats a file name claims. No others: Pillow has parsers for some fifty, written with varying care.
-FORMATS = {
-    ".png": ("PNG",),
-    ".jpg": ("JPEG", "MPO"),  # MPO: several JPEG pictures in one file, as some phones write; the first counts
-    ".jpeg": ("JPEG", "MPO"),
-    ".webp": ("WEBP",),
-    ".bmp": ("BMP",),
-    ".gif": ("GIF",),
-}
+# No others: Pillow has parsers for some fifty, written with varying care. "JPEG" reads MPO too, several JPEG pictures
+# in one file, as some phones write; the first counts.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 FORMAT_NAMES = "PNG, JPEG, WebP, BMP or GIF"
 MAX_PIXELS = 64_000_000  # the largest common camera sensors; decoding takes 1 GB at worst (WebP)
 MAX_BYTES = 300_000_000  # an uncompressed file of so many pixels
@@ -34,54 +30,52 @@ MIN_EDGE = 8  # pixels; below, there is no telling garment from background
 READ_EDGE = 1120  # longest edge of what is kept of a photograph, in pixels: 40 times the data set's
 WORK_EDGE = 560  # longest edge at which the garment is found
 
-ORIENTATION = 0x0112  # the EXIF tag, and how each of its values is set upright
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 CLOSE = 0.05 * 255  # what differs less from the background is background: the authors' figure
 NOISE = 4.0  # what differs less than this many times the median of the border is noise or texture
 FAINT = 0.1  # what stands out less than this part of what most of the garment does is shadow
 SPECK = 0.01  # a spot with less than this part of the garment's area is dust
+TOUCHES = 0.02  # a garment that covers more than this part of a side of the picture may go on beyond it
+MARGIN = "leave a margin around the garment"
+
+
+class Prepared(NamedTuple):
+    """A photograph as the data set would hold it."""
+
+    pixels: np.ndarray  # uint8 [28, 28]
+    warning: str | None  # what makes it doubtful, in words for the user
 
 
 def read(path: Path | str) -> Image.Image:
     """Return the photograph at `path` upright in RGB, its longest edge reduced to about 1,120 pixels if it is longer.
 
-    Transparent parts become plain background. Raises Refused, naming the file, if it is missing, unreadable, cut short,
-    of another format than its name says, or larger than 64 megapixels (decided from the header, before decoding).
+    The content decides on the format, not the name's ending. Transparent parts become plain background. Raises Refused,
+    naming the file, if it is missing, unreadable, cut short, of another format than PNG, JPEG, WebP, BMP and GIF, or
+    larger than 64 megapixels (decided from the header, before decoding).
     """
-    formats = _claimed_formats(path)
     try:
         _check_file(path)
         with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")  # Pillow's doubts about size and EXIF: size is checked here
-            with Image.open(file, formats=[name for name in formats if name != "MPO"]) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 _check_size(path, image.size)
                 return _decode(image)
     except Refused:
         raise
     except Image.UnidentifiedImageError:
-        raise Refused(f"{path}: is not what its name says; give it as a {FORMAT_NAMES} file") from None
+        raise Refused(f"{path}: holds no {FORMAT_NAMES} picture; convert it to one of these") from None
     except Image.DecompressionBombError:
         raise Refused(f"{path}: is larger than {MAX_PIXELS // 10**6} megapixels; reduce it first") from None
     except PermissionError:
         raise Refused(f"{path}: may not be read; change its permissions") from None
     # Damaged files make the decoders raise whatever their parsers trip over, from struct.error to MemoryError.
     except Exception as error:
-        raise Refused(f"{path}: is damaged or cut short ({_words(error)}); save or copy it anew") from None
+        raise Refused(f"{path}: is damaged or cut short ({_one_line(error)}); save or copy it anew") from None
 
 
-def prepare(image: Image.Image, name: Path | str = "the image") -> np.ndarray:
-    """Return an RGB photograph as the data set would hold it: uint8 [28, 28], the garment bright on black (0).
+def prepare(image: Image.Image, name: Path | str = "the image") -> Prepared:
+    """Return an RGB photograph as the data set would hold it, the garment bright on black (0).
 
-    `name` is what a refusal calls the image. Raises Refused if nothing stands out from the background.
+    `name` is what a refusal calls the image. Raises Refused if no garment can be told from the background.
     """
     if min(image.size) < MIN_EDGE:
         raise Refused(f"{name}: is {image.width}x{image.height} pixels, too small to show a garment; take a larger one")
@@ -89,20 +83,15 @@ def prepare(image: Image.Image, name: Path | str = "the image") -> np.ndarray:
     background = _background(pixels)
     garment = _garment(pixels - background)
     if not garment.any():
-        raise Refused(f"{name}: shows nothing that stands out from its background; take another photograph")
+        raise Refused(
+            f"{name}: shows nothing that stands out from its background; {MARGIN}, on a plain ground of another colour"
+        )
+    warning = _cropped(garment, name)
     brightness = np.where(garment, _bright_on_black(_grey(pixels), _grey(background), garment), 0)
-    return _centred(_shrunk(_trimmed(brightness, garment)))
+    return Prepared(_centred(_shrunk(_trimmed(brightness, garment))), warning)
 
 
 # Reading
-
-
-def _claimed_formats(path: Path | str) -> tuple[str, ...]:
-    """The formats that the file's name claims."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        raise Refused(f"{path}: its name does not end as that of a {FORMAT_NAMES} file; convert it to one of these")
-    return FORMATS[suffix]
 
 
 def _check_file(path: Path | str) -> None:
@@ -114,7 +103,7 @@ def _check_file(path: Path | str) -> None:
     except PermissionError:
         raise
     except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL in the name
-        raise Refused(f"{path}: cannot be read ({_words(error)}); name a {FORMAT_NAMES} file") from None
+        raise Refused(f"{path}: cannot be read ({_one_line(error)}); name a {FORMAT_NAMES} file") from None
     if not stat.S_ISREG(status.st_mode):
         raise Refused(f"{path}: is not a file; name a {FORMAT_NAMES} file")
     if status.st_size == 0:
@@ -132,17 +121,10 @@ def _decode(image: Image.Image) -> Image.Image:
     """Decode an opened image, in RGB, reduced, upright, without transparency."""
     image.draft(None, (READ_EDGE, READ_EDGE))  # JPEG can be decoded at a fraction of its size
     image.load()
-    orientation = _orientation(image)
+    with contextlib.suppress(Exception):  # a photograph is shown even if its EXIF data are garbled, as viewers do
+        ImageOps.exif_transpose(image, in_place=True)
     image = _reduced(_eight_bits(image), READ_EDGE)
-    image = (_on_plain(image) if image.mode == "RGBA" else image).convert("RGB")
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a photograph is shown even if its EXIF data are garbled, as viewers do
-        return 1
+    return (_on_plain(image) if image.mode == "RGBA" else image).convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -170,7 +152,7 @@ def _on_plain(image: Image.Image) -> Image.Image:
     return ground
 
 
-def _words(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:80] or type(error).__name__
 
 
@@ -229,6 +211,31 @@ def _garment(difference: np.ndarray) -> np.ndarray:
     areas = np.bincount(pieces.ravel())
     areas[0] = 0
     return ndimage.binary_fill_holes((areas > SPECK * areas.max())[pieces])
+
+
+def _cropped(garment: np.ndarray, name: Path | str) -> str | None:
+    """Return a warning where the garment, a mask [H, W], may go on beyond the picture.
+
+    Raises Refused where it is rather the ground that was taken for it: of this a garment that fills the picture leaves
+    several pieces along the edge, or some on all four sides.
+    """
+    sides = (garment[0], garment[-1], garment[:, 0], garment[:, -1])
+    touched = [side.mean() > TOUCHES for side in sides]
+    if not any(touched) or max(garment.shape) <= SIDE:  # the data set's own images are trimmed
+        return None
+    if all(touched) or _pieces_at_the_edge(garment) > 1:
+        raise Refused(f"{name}: shows no garment that stands clear of the picture's edge; {MARGIN}")
+    return f"{name}: the garment touches the picture's edge; if part of it is cut off, {MARGIN}"
+
+
+def _pieces_at_the_edge(garment: np.ndarray) -> int:
+    """Count the pieces that touch the picture's edge and make up more than 5 % of the whole."""
+    from scipy import ndimage
+
+    pieces, _ = ndimage.label(garment, structure=np.ones((3, 3)))
+    at_edge = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+    areas = np.bincount(pieces.ravel())[at_edge[at_edge > 0]]
+    return int((areas > 0.05 * garment.sum()).sum())
 
 
 def _bright_on_black(grey: np.ndarray, background: np.ndarray, garment: np.ndarray) -> np.ndarray:

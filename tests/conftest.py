@@ -28,15 +28,15 @@ def made_up() -> tiny.Tiny:
 @pytest.fixture
 def offline(monkeypatch, made_up) -> tiny.Tiny:
     """The made-up data, whose checksums count as the published ones here; no other source is within reach."""
-    from fmnist import data
+    from fmnist import download
 
-    def out_of_reach(_private: Path) -> Path:
-        raise data.Unavailable("out of reach")
+    def out_of_reach(_private: Path, _log) -> Path:
+        raise download.Unavailable("out of reach")
 
-    monkeypatch.setattr(data, "FILES", tiny.files_table(made_up))
-    monkeypatch.setattr(data, "SYSTEM_COPY", Path("/nonexistent/fashion-mnist"))
-    monkeypatch.setattr(data, "_download", out_of_reach)
-    monkeypatch.setattr(data, "_fetch_package", out_of_reach)
+    monkeypatch.setattr(download, "FILES", tiny.files_table(made_up))
+    monkeypatch.setattr(download, "SYSTEM_COPY", Path("/nonexistent/fashion-mnist"))
+    monkeypatch.setattr(download, "_download", out_of_reach)
+    monkeypatch.setattr(download, "_fetch_package", out_of_reach)
     return made_up
 
 
@@ -64,7 +64,7 @@ def no_pictures(monkeypatch):
     """Leave out the pictures, where a test is not about them: they take seconds."""
     from fmnist.figures import album
 
-    for name in ("draw_data", "draw_models", "networks_to_look_into"):
+    for name in ("draw_dataset", "draw_models", "networks_to_look_into"):
         monkeypatch.setattr(album, name, lambda *_: [])
 
 

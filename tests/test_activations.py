@@ -1,24 +1,18 @@
 """What the hooks read of every layer, against forward passes written out layer by layer."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cnn import CNN, resnet18
-from fmnist import activations, data
-from fmnist.activations import convolutions, is_worth_drawing
+from cnn import CNN, ResNet18
+from fmnist.activations import is_worth_drawing, module_of, trace
+from fmnist.layers import Pixels
+
+PIXELS = np.random.default_rng(2).integers(0, 256, (28, 28), dtype=np.uint8)
 
 
 def image() -> torch.Tensor:
-    return torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-
-
-def prepared(image: torch.Tensor) -> torch.Tensor:
-    """What the first layer is given."""
-    return data.normalise(image)
-
-
-def trace(model: torch.nn.Module) -> tuple[list[activations.Stage], torch.Tensor]:
-    return activations.trace(model, data.normalise(image()))
+    return Pixels()(torch.from_numpy(PIXELS)[None])
 
 
 def awake(model: torch.nn.Module) -> torch.nn.Module:
@@ -34,7 +28,8 @@ def test_cnn_against_a_manual_forward_pass():
     torch.manual_seed(0)
     model = CNN([4, 6], kernel_size=5, pool="max")
     own = model.state_dict()
-    wanted, x = {}, prepared(image())
+    x = image()
+    wanted = {"pixels": x}
     for n in (1, 2):
         x = wanted[f"features.conv{n}"] = F.conv2d(
             x, own[f"features.conv{n}.weight"], own[f"features.conv{n}.bias"], padding=2
@@ -44,17 +39,17 @@ def test_cnn_against_a_manual_forward_pass():
     x = F.relu(F.linear(x.flatten(1), own["classifier.linear1.weight"], own["classifier.linear1.bias"]))
     scores = F.linear(x, own["classifier.output.weight"], own["classifier.output.bias"])
 
-    stages, probabilities = trace(model)
+    stages, probabilities = trace(model, PIXELS)
     assert [stage.name for stage in stages] == list(wanted)
     for stage in stages:
-        assert torch.equal(stage.maps, wanted[stage.name][0]), stage.name
-    assert [stage.kind for stage in stages[:3]] == ["Conv2d 5x5", "MaxPool2d 2x2", "ReLU"]
-    torch.testing.assert_close(probabilities, scores.softmax(1)[0])
+        assert np.array_equal(stage.maps, wanted[stage.name][0].detach()), stage.name
+    assert [stage.kind for stage in stages[1:4]] == ["Conv2d 5x5", "MaxPool2d 2x2", "ReLU"]
+    torch.testing.assert_close(torch.from_numpy(probabilities), scores.softmax(1)[0].detach())
 
 
 def manual_resnet18(model: torch.nn.Module, x: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """ResNet-18 (He et al. 2015, arXiv:1512.03385) from the weights alone: maps of every layer by name, and scores."""
-    own, maps = model.state_dict(), {}
+    own, maps = model.state_dict(), {"pixels": x}
 
     def convolution(name: str, x: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
         maps[name] = F.conv2d(x, own[f"{name}.weight"], None, stride, padding)
@@ -89,31 +84,40 @@ def manual_resnet18(model: torch.nn.Module, x: torch.Tensor) -> tuple[dict[str, 
 
 def test_resnet18_against_a_manual_forward_pass_although_its_relu_works_in_place():
     torch.manual_seed(0)
-    model = awake(resnet18()).eval()
-    wanted, scores = manual_resnet18(model, prepared(image()))
-    stages, probabilities = trace(model)
+    model = awake(ResNet18()).eval()
+    wanted, scores = manual_resnet18(model, image())
+    stages, probabilities = trace(model, PIXELS)
     assert [stage.name for stage in stages] == list(wanted)
     for stage in stages:
-        torch.testing.assert_close(stage.maps, wanted[stage.name][0], rtol=1e-4, atol=1e-4, msg=stage.name)
-    torch.testing.assert_close(probabilities, scores.softmax(1)[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(stage.maps, wanted[stage.name][0].detach(), 1e-4, 1e-4, err_msg=stage.name)
+    np.testing.assert_allclose(probabilities, scores.softmax(1)[0].detach(), rtol=1e-4, atol=1e-5)
     negative = {stage.name for stage in stages if stage.maps.min() < 0}
     assert "bn1" in negative, "the ReLU behind it has overwritten what was recorded"
 
 
 def test_the_model_is_left_as_it_was_but_in_eval_mode():
     model = CNN([3]).train()
-    trace(model)
+    trace(model, PIXELS)
     assert not model.training
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_convolutions_and_stages_worth_a_picture():
+def test_every_stage_knows_the_convolution_whose_channels_it_carries_on():
+    stages, _ = trace(CNN([3, 4], norm="after", conv_dropout=0.5), PIXELS)
+    assert [stage.source for stage in stages] == ["", *["features.conv1"] * 5, *["features.conv2"] * 5]
+    twice = torch.nn.Conv2d(1, 1, 3, padding=1)
+    shared = torch.nn.Sequential(Pixels(), twice, torch.nn.ReLU(), twice, torch.nn.Flatten())
+    stages, _ = trace(shared, PIXELS)
+    assert [stage.source for stage in stages] == ["", "1", "1", "1 (2)"]
+    assert module_of(shared, "1 (2)") is twice
+
+
+def test_stages_worth_a_picture():
     model = CNN([3, 4], norm="after", conv_dropout=0.5)
-    assert list(convolutions(model)) == ["features.conv1", "features.conv2"]
-    stages, _ = trace(model)
+    stages, _ = trace(model, PIXELS)
     drawn = [stage.name.removeprefix("features.") for stage in stages if is_worth_drawing(model, stage)]
     assert drawn == ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2"]
-    network = resnet18()
-    again = [stage for stage in trace(network)[0] if stage.name.endswith(" (2)")]
+    network = ResNet18()
+    again = [stage for stage in trace(network, PIXELS)[0] if stage.name.endswith(" (2)")]
     assert len(again) == 8
     assert all(is_worth_drawing(network, stage) for stage in again)

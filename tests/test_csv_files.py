@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from fmnist import csv_files
 from fmnist.errors import Refused
@@ -100,13 +98,17 @@ def test_reads_what_editors_and_spreadsheets_write(tmp_path, dress):
     "text",
     ["x", "", " ", "256", "-1", "1.5", "1e2", "1_0", "0x10", "nan", "True", '"5"', "٣", "5\0", "9" * 400],
 )
+def test_a_bad_pixel_is_named(tmp_path, text):
+    message = refusal(write(tmp_path / "train.csv", with_cell(6, 400, text)))
+    assert message.startswith(", line 6: pixel400 is ")
+    assert "not a whole number from 0 to 255" in message
+
+
 @pytest.mark.parametrize(("line", "column"), [(2, 1), (6, 400), (ROWS + 1, 784)])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_bad_pixel_is_named(tmp_path, text, line, column, end):
-    path = write(tmp_path / "train.csv", with_cell(line, column, text), end)
-    message = refusal(path)
-    assert message.startswith(f", line {line}: pixel{column} is ")
-    assert "not a whole number from 0 to 255" in message
+def test_line_and_column_are_right_wherever_the_fault_is(tmp_path, line, column, end):
+    path = write(tmp_path / "train.csv", with_cell(line, column, "256"), end)
+    assert refusal(path).startswith(f", line {line}: pixel{column} is '256', not a whole number from 0 to 255")
 
 
 @pytest.mark.parametrize("text", ["10", "-1", "255", "x", "", "2.0"])
@@ -121,7 +123,6 @@ def test_a_fraction_that_is_whole_in_every_row_is_refused_too(tmp_path):
     assert refusal(write(tmp_path / "train.csv", lines)).startswith(", line 2: label is ")
 
 
-@pytest.mark.parametrize("line", [2, 7, ROWS + 1])
 @pytest.mark.parametrize(
     ("change", "count"),
     [
@@ -133,11 +134,11 @@ def test_a_fraction_that_is_whole_in_every_row_is_refused_too(tmp_path):
     ],
     ids=["short", "long", "comma at the end", "much too long", "one value"],
 )
-def test_a_row_of_another_length_is_named(tmp_path, line, change, count):
+def test_a_row_of_another_length_is_named(tmp_path, change, count):
     lines = good_lines()
-    lines[line - 1] = change(lines[line - 1])
+    lines[6] = change(lines[6])
     message = refusal(write(tmp_path / "train.csv", lines))
-    assert message.startswith(f", line {line}: has {count} values instead of 785")
+    assert message.startswith(f", line 7: has {count} values instead of 785")
 
 
 def test_every_row_too_long(tmp_path):
@@ -207,6 +208,7 @@ def test_not_utf8_inside_a_cell(tmp_path):
     assert refusal(path).startswith(", line 5: pixel9 is ")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "link.csv").symlink_to(tmp_path / "link.csv")
@@ -219,64 +221,20 @@ def test_what_is_no_file(tmp_path):
 def test_a_file_cut_anywhere_is_refused_unless_whole_rows_are_left(tmp_path):
     path = write(tmp_path / "train.csv", good_lines(3))
     whole = path.read_bytes()
-    images, _ = made_up(3)
+    images, labels = made_up(3)
+    refusals = []
     for size in range(0, len(whole), 97):
         path.write_bytes(whole[:size])
-        outcome = arrays_or_refusal(path)
-        if not isinstance(outcome, Refused):
-            np.testing.assert_array_equal(outcome[0][:, :27], images[: len(outcome[0]), :27])
-
-
-fuzz = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-GOOD = ("\n".join(good_lines(4)) + "\n").encode()
-PLACES = st.integers(0, len(GOOD))
-PIECES = st.one_of(
-    st.binary(max_size=6),
-    st.sampled_from([b",", b"\n", b"\r", b'"', b"\0", b"-", b".", b"1", b"255", b"#", b"NA", b" ", b"\t"]),
-)
-
-
-def arrays_or_refusal(path: Path) -> Refused | tuple[np.ndarray, np.ndarray]:
-    """What reading `path` comes to; any exception but Refused, any warning and any impossible array fails."""
-    outcome = attempt(path)
-    if isinstance(outcome, Refused):
-        assert str(outcome).startswith(str(path))
-        assert len(str(outcome).splitlines()) == 1
-        return outcome
-    images, labels = outcome
-    assert images.shape == (len(labels), 28, 28)
-    assert len(labels) > 0
-    assert images.dtype == np.uint8
-    assert set(labels.tolist()) <= set(range(10))
-    return outcome
-
-
-def attempt(path: Path) -> Refused | tuple[np.ndarray, np.ndarray]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
         try:
-            return csv_files.read(path)
+            read_images, read_labels = csv_files.read(path)
         except Refused as error:
-            return error
-
-
-@fuzz
-@given(start=st.sampled_from([b"", f"{HEADER}\n".encode()]), content=st.binary(max_size=300))
-def test_random_bytes(tmp_path, start, content):
-    path = tmp_path / "train.csv"
-    path.write_bytes(start + content)
-    arrays_or_refusal(path)
-
-
-@fuzz
-@given(edits=st.lists(st.tuples(PLACES, st.integers(0, 5), PIECES), min_size=1, max_size=4))
-def test_mutated_text(tmp_path, edits):
-    content = GOOD
-    for place, dropped, piece in edits:
-        content = content[:place] + piece + content[place + dropped :]
-    path = tmp_path / "train.csv"
-    path.write_bytes(content)
-    arrays_or_refusal(path)
+            refusals.append(str(error))
+            continue
+        np.testing.assert_array_equal(read_labels, labels[: len(read_labels)])
+        # The last cell may have lost a digit and still be a number.
+        np.testing.assert_array_equal(read_images[:, :27], images[: len(read_labels), :27])
+    assert len(refusals) > 0.9 * len(whole) / 97
+    assert all(message.startswith(str(path)) and "\n" not in message for message in refusals)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")

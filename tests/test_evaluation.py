@@ -1,27 +1,23 @@
-"""Scores against counts made by hand, and the two significance tests against their definitions."""
+"""Scores against counts made by hand, and against the saved weights in plain PyTorch."""
 
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+import torch.nn.functional as F
 
-from fmnist import metrics
-from fmnist.data import FashionMNIST, split
-from fmnist.evaluation import (
-    Evaluation,
-    compare,
-    confusion_and_per_class,
-    evaluate,
-    mean_and_std,
-)
-from recipes import RECIPES
+from fmnist import checkpoints
+from fmnist.config import Network
+from fmnist.data import CLASSES, FashionMNIST, split
+from fmnist.device import Machine
+from fmnist.evaluation import Evaluation, Predictions, evaluate
+from fmnist.learners import TorchLearner
+from tests.helpers import tiny
 
 
 class Oracle:
-    """A learner that reads its answer from the first pixel of each image, and its certainty from the second."""
+    """A learner that reads its prediction from the first pixel of each image, and its certainty from the second."""
 
     def log_probabilities(self, images: torch.Tensor) -> torch.Tensor:
         sure = images[:, 0, 1].double() / 256
@@ -30,193 +26,129 @@ class Oracle:
         return scores.log().float()
 
 
-def images_that_say(answers: np.ndarray, sure: int = 200) -> torch.Tensor:
-    images = torch.zeros(len(answers), 28, 28, dtype=torch.uint8)
-    images[:, 0, 0] = torch.from_numpy(answers)
-    images[:, 0, 1] = sure
-    return images
-
-
-def made_up(train: int, test: int, right: float = 0.7) -> tuple[FashionMNIST, np.ndarray, np.ndarray]:
-    """A data set, and what the oracle answers on its training and test images."""
+def made_up(train: int, test: int) -> tuple[FashionMNIST, np.ndarray, np.ndarray]:
+    """A data set, and what the oracle predicts, seven times in ten correctly, of its training and test images."""
     random = np.random.default_rng(8)
     labels = random.integers(0, 10, train + test)
-    answers = np.where(random.random(train + test) < right, labels, random.integers(0, 10, train + test))
-    images = images_that_say(answers)
+    predicted = np.where(random.random(train + test) < 0.7, labels, random.integers(0, 10, train + test))
+    images = torch.zeros(train + test, 28, 28, dtype=torch.uint8)
+    images[:, 0, 0] = torch.from_numpy(predicted)
+    images[:, 0, 1] = 200
     truth = torch.from_numpy(labels)
     dataset = FashionMNIST(images[:train], truth[:train], images[train:], truth[train:], "made up")
-    return dataset, answers[:train], answers[train:]
-
-
-def result(predictions: list[int], labels: list[int]) -> Evaluation:
-    accuracy = float(np.mean(np.array(predictions) == labels))
-    probabilities = np.eye(10, dtype=np.float32)[predictions]
-    return Evaluation(probabilities, np.array(labels), accuracy, 0.0, accuracy, accuracy, np.zeros((10, 10)), {})
-
-
-# Scores
+    return dataset, predicted[:train], predicted[train:]
 
 
 def test_accuracies_loss_and_confusion_are_as_counted_by_hand():
-    dataset, train_answers, answers = made_up(2300, 610)  # more than one batch, the last of them ragged
-    learnt, held_out = split(2300, 0.1, seed=3)
-    scored = evaluate(Oracle(), dataset, learnt)
+    dataset, train_predicted, predicted = made_up(2300, 610)  # more than one batch, the last of them ragged
+    train_indices, held_out = split(2300, 0.1, seed=3)
+    scored = evaluate(Oracle(), dataset, train_indices)
 
     labels = dataset.test_labels.numpy()
-    right = sum(int(a == b) for a, b in zip(answers, labels, strict=True))
-    assert scored.test_accuracy == right / 610
-    assert (scored.predictions == answers).all()
+    correct = sum(int(a == b) for a, b in zip(predicted, labels, strict=True))
+    assert scored.test_accuracy == correct / 610
+    assert (scored.predictions.classes == predicted).all()
+    assert (scored.predictions.correct == (predicted == labels)).all()
     sure = 200 / 256
-    loss = -(right * math.log(sure) + (610 - right) * math.log((1 - sure) / 9)) / 610
+    loss = -(correct * math.log(sure) + (610 - correct) * math.log((1 - sure) / 9)) / 610
     assert scored.test_loss == pytest.approx(loss, rel=1e-6)
 
-    chosen = learnt[:2000].numpy()
+    chosen = train_indices[:2000].numpy()
     assert not set(chosen.tolist()) & set(held_out.tolist()), "what is held out is not training"
-    subset_right = sum(int(train_answers[i] == dataset.train_labels[i]) for i in chosen)
-    assert scored.train_subset_accuracy == subset_right / 2000
-    assert scored.mean_accuracy == (right + subset_right) / 2610
+    subset_correct = sum(int(train_predicted[i] == dataset.train_labels[i]) for i in chosen)
+    assert scored.train_subset_accuracy == subset_correct / 2000
+    assert scored.mean_accuracy == (correct + subset_correct) / 2610
 
     counted = [[0] * 10 for _ in range(10)]
-    for true, given in zip(labels, answers, strict=True):
+    for true, given in zip(labels, predicted, strict=True):
         counted[true][given] += 1
     assert scored.confusion.tolist() == counted
-    np.testing.assert_allclose(scored.probabilities.sum(axis=1), 1, rtol=1e-5)
-    assert scored.probabilities.dtype == np.float32
+    np.testing.assert_allclose(scored.predictions.probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert scored.predictions.probabilities.dtype == np.float32
+    assert (scored.predictions.images == dataset.test_images.numpy()).all()
 
 
 def test_mean_accuracy_pools_the_images_and_is_no_mean_of_the_two_accuracies():
-    dataset, _, _ = made_up(50, 10)
-    dataset = dataset._replace(train_labels=dataset.train_images[:, 0, 0].long())  # all 50 right
-    dataset = dataset._replace(test_labels=(dataset.test_images[:, 0, 0].long() + 1) % 10)  # none of 10 right
+    dataset, train_predicted, predicted = made_up(50, 10)
+    dataset = dataset._replace(train_labels=torch.from_numpy(train_predicted))  # all 50 correct
+    dataset = dataset._replace(test_labels=torch.from_numpy((predicted + 1) % 10))  # none of 10
     scored = evaluate(Oracle(), dataset, torch.arange(50))
     assert (scored.train_subset_accuracy, scored.test_accuracy) == (1, 0)
     assert scored.mean_accuracy == 50 / 60
 
 
 def test_the_training_subset_is_chosen_by_the_seed():
-    dataset, answers, _ = made_up(2300, 10)
-    right = (torch.from_numpy(np.asarray(answers)) == dataset.train_labels).double()
+    dataset, predicted, _ = made_up(2300, 10)
+    correct = (torch.from_numpy(predicted) == dataset.train_labels).double()
+    accuracies = []
     for seed in (0, 1):
-        learnt, _ = split(2300, 0, seed)
-        expected = float(right[learnt[:2000]].mean())
-        assert evaluate(Oracle(), dataset, learnt).train_subset_accuracy == pytest.approx(expected)
-    assert not torch.equal(split(2300, 0, 0)[0][:2000], split(2300, 0, 1)[0][:2000])
+        train_indices, _ = split(2300, 0, seed)
+        accuracies.append(evaluate(Oracle(), dataset, train_indices).train_subset_accuracy)
+        assert accuracies[-1] == pytest.approx(float(correct[train_indices[:2000]].mean()))
+    assert accuracies[0] != accuracies[1]
 
 
-def test_per_class_figures_by_hand():
-    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 3])
-    given = np.array([0, 0, 1, 2, 1, 0, 2, 2, 2])
-    confusion, per_class = confusion_and_per_class(labels, given)
-    assert confusion[:4, :4].tolist() == [[2, 1, 1, 0], [1, 1, 0, 0], [0, 0, 2, 0], [0, 0, 1, 0]]
-    assert confusion.sum() == 9
+# By class
+
+
+def scored(labels: list[int], predicted: list[int]) -> Evaluation:
+    probabilities = np.eye(10, dtype=np.float32)[predicted]
+    images = np.zeros((len(labels), 28, 28), np.uint8)
+    return Evaluation(Predictions(images, np.array(labels), probabilities), 0.0, 0.0, 0.0, 0.0)
+
+
+BY_HAND = scored([0, 0, 0, 0, 1, 1, 2, 2, 3], [0, 0, 1, 2, 1, 0, 2, 2, 2])  # 3 is never predicted, 4 to 9 never occur
+
+
+def test_figures_by_class_by_hand():
+    assert BY_HAND.confusion[:4, :4].tolist() == [[2, 1, 1, 0], [1, 1, 0, 0], [0, 0, 2, 0], [0, 0, 1, 0]]
+    assert BY_HAND.confusion.shape == (10, 10)
+    assert BY_HAND.confusion.sum() == 9
+    per_class = BY_HAND.per_class
     assert per_class["precision"] == pytest.approx([2 / 3, 1 / 2, 2 / 4, *[0] * 7])
     assert per_class["recall"] == pytest.approx([2 / 4, 1 / 2, 2 / 2, *[0] * 7])
     assert per_class["f1"] == pytest.approx([4 / 7, 1 / 2, 4 / 6, *[0] * 7])
+    assert per_class["support"] == [4, 2, 2, 1, *[0] * 6]
 
 
-# Comparisons
+@pytest.mark.filterwarnings("error")
+def test_classification_report_by_hand():
+    lines = [line.split() for line in BY_HAND.classification_report().splitlines() if line.strip()]
+    assert lines[0] == ["precision", "recall", "f1-score", "support"]
+    assert [" ".join(line[:-4]) for line in lines[1:11]] == [*CLASSES]
+    assert lines[1][-4:] == ["0.6667", "0.5000", "0.5714", "4"]
+    assert lines[4][-4:] == ["0.0000", "0.0000", "0.0000", "1"], "a class never predicted"
+    assert ["accuracy", "0.5556", "9"] in lines
+    weighted = [(4 * 2 / 3 + 2 / 2 + 2 / 2) / 9, 5 / 9, (4 * 4 / 7 + 2 / 2 + 2 * 2 / 3) / 9]
+    assert lines[-1] == ["weighted", "avg", *(f"{value:.4f}" for value in weighted), "9"]
 
 
-def mcnemar_by_hand(only_a: int, only_b: int) -> float:
-    """Two-sided exact binomial p value, in fractions: twice the smaller tail, 1 at most."""
-    n, k = only_a + only_b, min(only_a, only_b)
-    return float(min(1, 2 * sum(Fraction(math.comb(n, i), 2**n) for i in range(k + 1))))
+# Taken elsewhere
 
 
-@pytest.mark.parametrize(("only_a", "only_b"), [(1, 9), (9, 1), (5, 5), (0, 6), (3, 4), (0, 0), (40, 70)])
-def test_mcnemar_is_the_exact_binomial_test_on_what_only_one_gets_right(only_a, only_b):
-    labels = [0] * (only_a + only_b + 20)
-    a = [0] * only_a + [1] * only_b + [0] * 10 + [1] * 10
-    b = [1] * only_a + [0] * only_b + [0] * 10 + [1] * 10
-    compared = compare("a", "b", {"a": [result(a, labels)], "b": [result(b, labels)]})
-    assert compared["p_value"] == pytest.approx(mcnemar_by_hand(only_a, only_b) if only_a + only_b else 1)
-    assert compared["difference"] == pytest.approx((only_b - only_a) / len(labels))
-    assert (compared["test"], compared["n"]) == ("McNemar", len(labels))
-    assert compared["verdict"] == ("more than noise" if compared["p_value"] < 0.05 else "no more than noise")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_saved_weights_score_the_same_in_plain_pytorch(precision, tmp_path):
+    made = tiny.make(train=300, test=200)
+    tensors = [torch.from_numpy(array) for array in made]
+    dataset = FashionMNIST(tensors[0], tensors[1].long(), tensors[2], tensors[3].long(), "made up")
+    network = Network("cnn", "CNN", "cnn:CNN", {"kernels": [4, 8], "dense": [16], "size": 32})
+    own = TorchLearner(network.build(), network.training, Machine(torch.device("cpu"), precision), 100)
+    for batch in torch.arange(300).split(20):
+        own.step(dataset.train_images[batch], dataset.train_labels[batch])
+    checkpoints.save_weights(tmp_path, network, "classic", own.weights(), dataset.release)
+    scored = evaluate(own, dataset, torch.arange(300))
+    assert 0.2 < scored.test_accuracy < 1, "it has learnt nothing, or all, so nothing is told apart"
 
+    from cnn import CNN
 
-def test_several_seeds_are_compared_with_the_paired_t_test():
-    right_of_100 = {"a": [80, 82, 79, 81, 80], "b": [83, 84, 80, 85, 82]}
-    runs = {
-        name: [result([0] * n + [1] * (100 - n), [0] * 100) for n in rights] for name, rights in right_of_100.items()
-    }
-    compared = compare("a", "b", runs)
-    d = [0.03, 0.02, 0.01, 0.04, 0.02]
-    mean = sum(d) / 5
-    t = mean / math.sqrt(sum((x - mean) ** 2 for x in d) / 4 / 5)
-    assert compared["p_value"] == pytest.approx(2 * stats.t.sf(t, 4))
-    assert compared["p_value"] == pytest.approx(stats.ttest_rel(right_of_100["b"], right_of_100["a"]).pvalue)
-    assert compared["difference"] == pytest.approx(0.024)
-    assert (compared["test"], compared["n"], compared["verdict"]) == ("paired t", 5, "more than noise")
-
-
-def test_differences_without_spread_have_a_p_value_all_the_same():
-    same = [result([0, 1], [0, 0]), result([0, 1], [0, 0])]
-    better = [result([0, 0], [0, 0]), result([0, 0], [0, 0])]
-    assert compare("a", "b", {"a": same, "b": same})["p_value"] == 1
-    assert compare("a", "b", {"a": same, "b": better})["p_value"] == 0
-
-
-def test_mean_and_sample_deviation_over_seeds():
-    over = mean_and_std([{"seed": 0, "x": 1.0}, {"seed": 1, "x": 2.0}, {"seed": 2, "x": 6.0}])
-    assert over == {"mean": {"x": 3.0}, "std": {"x": pytest.approx(math.sqrt((4 + 1 + 9) / 2))}}
-
-
-# metrics.json
-
-
-def test_what_metrics_collects():
-    recipe = RECIPES["classic"]
-    history = [
-        {"train_loss": 0.9, "seconds": 1.5, "images_per_second": 10.0},
-        {"train_loss": 0.5, "seconds": 2.0, "images_per_second": 20.0},
-    ]
-    dataset, _, _ = made_up(40, 30)
-    scored = evaluate(Oracle(), dataset, torch.arange(len(dataset.train_images)))
-    trained = {
-        network.name: [
-            metrics.Trained(network.with_seed(seed), history, scored, {"parameters": 5, "multiply_adds": 6})
-            for seed in (4, 5)
-        ]
-        for network in recipe.networks
-    }
-    numbers = metrics.collect(recipe, trained, None, "made up", {"device": "cpu", "precision": "fp32"})
-    assert (numbers["recipe"], numbers["seed"], numbers["device"], numbers["precision"]) == (
-        "classic",
-        4,
-        "cpu",
-        "fp32",
-    )
-    assert numbers["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    cnn = numbers["models"]["cnn"]
-    assert cnn["published"] == recipe.networks[1].published
-    assert (cnn["parameters"], cnn["multiply_adds"], cnn["training_seconds"]) == (5, 6, 3.5)
-    assert cnn["seconds_per_epoch"] == 3.5 / len(cnn["epochs"])
-    assert (cnn["train_loss"], cnn["epochs"]) == (0.5, history)
-    assert cnn["test_accuracy"] == scored.test_accuracy
-    assert cnn["confusion"] == scored.confusion.tolist()
-    assert [run["seed"] for run in cnn["seeds"]] == [4, 5]
-    assert cnn["mean"]["test_accuracy"] == pytest.approx(scored.test_accuracy)
-    assert cnn["std"]["test_accuracy"] == 0
-    (comparison,) = numbers["comparisons"]
-    assert (comparison["a"], comparison["b"], comparison["n"]) == ("ffn", "cnn", 2)
-    assert numbers["best"] is None
-    assert "best_epoch" not in cnn, "nothing was held out"
-
-
-def test_the_best_network_and_epoch_are_chosen_on_validation():
-    dataset, _, _ = made_up(40, 30)
-    scored = evaluate(Oracle(), dataset, torch.arange(len(dataset.train_images)))
-
-    def runs(*curves: list[float]) -> list[metrics.Trained]:
-        epoch = {"train_loss": 0.5, "validation_loss": 0.5, "seconds": 1.0}
-        histories = [[epoch | {"validation_accuracy": accuracy} for accuracy in curve] for curve in curves]
-        return [metrics.Trained(RECIPES["classic"].networks[0], history, scored, {}) for history in histories]
-
-    # The FFN ends higher, the CNN was higher; a second seed has no weights that are kept, and so no say.
-    trained = {"ffn": runs([0.5, 0.7, 0.8], [0.2, 0.99, 0.1]), "cnn": runs([0.5, 0.9, 0.6], [0.3, 0.2, 0.1])}
-    numbers = metrics.collect(RECIPES["classic"], trained, None, "made up", {"device": "cpu", "precision": "fp32"})
-    assert numbers["best"] == "cnn"
-    ffn = numbers["models"]["ffn"]
-    assert (ffn["best_epoch"], ffn["mean"]["best_epoch"]) == (3, 2.5)
-    assert [row.get("best") for row in ffn["epochs"]] == [None, None, True]
+    content = torch.load(tmp_path / "cnn.pth", weights_only=True)
+    model = CNN(**{key: value for key, value in content["config"]["network"].items() if key != "class"})
+    model.load_state_dict(content["state_dict"])
+    with torch.no_grad():
+        logits = model.eval()(dataset.test_images)
+    predicted = logits.argmax(dim=1)
+    assert scored.test_accuracy == (predicted == dataset.test_labels).double().mean().item()
+    confusion = torch.zeros(10, 10, dtype=torch.int64)
+    confusion.index_put_((dataset.test_labels, predicted), torch.ones(200, dtype=torch.int64), accumulate=True)
+    assert scored.confusion.tolist() == confusion.tolist()
+    assert scored.test_loss == pytest.approx(F.cross_entropy(logits, dataset.test_labels).item(), rel=1e-6)

@@ -13,9 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import torchvision
 
-from fmnist import data
+from fmnist import download
 from tests.helpers import child, tiny
 from tests.helpers.child import OFFLINE, command, refused
 
@@ -29,7 +28,8 @@ ONLY_LOADS = "fashionmnist.experiment = lambda options, folder: data.load(option
 
 
 class Mirror(ThreadingHTTPServer):
-    """A loopback server that answers the first requests as `answers` says, the later ones as the last of them."""
+    """A loopback server that answers requests for the training images as `answers` says one after another, later ones
+    as the last of them, and sends the other files whole. Torchvision asks twice for a file: where it is, and for it."""
 
     daemon_threads = True
 
@@ -52,9 +52,10 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server, name = self.server, self.path.strip("/")
-        number = len([1 for request in server.requests if request == f"{self.command} {name}"])
-        server.requests.append(f"{self.command} {name}")
-        answer, body = server.answers[min(number, len(server.answers) - 1)], server.bodies.get(name, b"")
+        number = min(server.requests.count(name), len(server.answers) - 1)
+        server.requests.append(name)
+        answer = server.answers[number] if name == f"{TRAIN}.gz" else "whole"
+        body = server.bodies.get(name, b"")
         if answer == "never":
             server.over.wait()
             return
@@ -70,23 +71,13 @@ class Answer(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def mirror(answers, written):
-    bodies = {f"{name}.gz": gzip.compress(body, mtime=0) for name, body in tiny.contents(written).items()}
-    with Mirror(answers, bodies) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.over.set()
-            server.shutdown()
+REAL_DOWNLOAD = download._download
 
 
 @pytest.fixture
-def download(offline, monkeypatch, tmp_path):
-    """Torchvision's real download, from mirrors that the test names; its child process takes the made-up files' MD5."""
-    monkeypatch.setattr(data, "_download", REAL_DOWNLOAD)
+def mirrored(offline, monkeypatch, tmp_path):
+    """Torchvision's real download, from a mirror that answers as the test says; its process takes the made-up MD5."""
+    monkeypatch.setattr(download, "_download", REAL_DOWNLOAD)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     packed = {f"{name}.gz": gzip.compress(body, mtime=0) for name, body in tiny.contents(offline).items()}
     resources = [(name, hashlib.md5(body).hexdigest()) for name, body in packed.items()]
@@ -96,45 +87,51 @@ def download(offline, monkeypatch, tmp_path):
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
 
-    def use(*addresses: str) -> None:
-        monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", list(addresses))
+    @contextmanager
+    def mirror(answers: list[str]):
+        with Mirror(answers, packed) as server:
+            monkeypatch.setattr(download, "MIRROR", server.address)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                yield server
+            finally:
+                server.over.set()
+                server.shutdown()
 
-    return use
-
-
-REAL_DOWNLOAD = data._download
+    return mirror
 
 
 @pytest.mark.fault(3, "a mirror cuts the download short")
-def test_a_download_cut_short_is_tried_again(folders, offline, download, run_here, only_loads):
-    with mirror(["cut", "whole"], offline) as server:
-        download(server.address)
+def test_a_download_cut_short_is_tried_again(folders, offline, mirrored, run_here, only_loads):
+    with mirrored(["whole", "cut", "whole"]) as server:
         done = run_here(command(folders))
-    assert server.requests.count(f"GET {TRAIN}.gz") >= 2
+    assert server.requests.count(f"{TRAIN}.gz") == 4
     assert (done.returncode, done.stderr) == (0, "")
-    assert "from torchvision's download" in done.stdout
+    asked = f"data: fetching 31 MB with torchvision from {server.address}"
+    assert f"{asked}, up to 5 minutes\n{asked} (attempt 2 of 2), up to 5 minutes\n" in done.stdout
+    assert "images from torchvision's download" in done.stdout
     assert child.snapshot(tiny.raw_folder(folders[0])) == tiny.contents(offline)
 
 
 @pytest.mark.fault(3, "a mirror cuts the download short")
-def test_after_two_downloads_cut_short_comes_the_next_source(
-    folders, offline, download, run_here, only_loads, monkeypatch
+def test_after_the_last_download_cut_short_comes_the_next_source(
+    folders, offline, mirrored, run_here, only_loads, monkeypatch
 ):
     standing = []  # what lies under a final name when the download has been given up
 
-    def package(private: Path) -> Path:
+    def package(private: Path, _log) -> Path:
         standing.extend(os.listdir(tiny.raw_folder(folders[0])))
         return tiny.write_idx(offline, private / "unpacked", gzipped=True)
 
-    monkeypatch.setattr(data, "_fetch_package", package)
-    with mirror(["cut"], offline) as server:
-        download(server.address)
+    monkeypatch.setattr(download, "_fetch_package", package)
+    monkeypatch.setattr(download, "DOWNLOAD_ATTEMPTS", 1)
+    with mirrored(["cut"]) as server:
         done = run_here(command(folders))
-    assert server.requests.count(f"GET {TRAIN}.gz") >= 2
+    assert server.requests == [f"{TRAIN}.gz"] * 2
     assert standing == []
     assert (done.returncode, done.stderr) == (0, "")
     assert "data: not from torchvision's download: " in done.stdout
-    assert "from Debian's package" in done.stdout
+    assert "images from Debian's package" in done.stdout
     assert sorted(os.listdir(folders[0])) == [".lock", "FashionMNIST"]
     assert child.snapshot(tiny.raw_folder(folders[0])) == tiny.contents(offline)
 
@@ -144,12 +141,11 @@ def test_after_two_downloads_cut_short_comes_the_next_source(
     ("answer", "reason"), [("404", "HTTP Error 404"), ("page", "corrupted"), ("never", "timed out")]
 )
 def test_a_mirror_without_the_data_is_given_up_with_its_reason(
-    folders, offline, download, run_here, monkeypatch, answer, reason
+    folders, mirrored, run_here, monkeypatch, answer, reason
 ):
-    monkeypatch.setattr(data, "DOWNLOAD_ATTEMPTS", 1)
-    monkeypatch.setattr(data, "STALL_SECONDS", 1)
-    with mirror([answer], offline) as server:
-        download(server.address)
+    monkeypatch.setattr(download, "DOWNLOAD_ATTEMPTS", 1)
+    monkeypatch.setattr(download, "STALL_SECONDS", 1)
+    with mirrored([answer]) as server:
         done = run_here(command(folders))
     assert server.requests, "the mirror was asked"
     line = refused(done, folders)
@@ -162,97 +158,79 @@ def test_a_mirror_without_the_data_is_given_up_with_its_reason(
     assert os.listdir(tiny.raw_folder(folders[0])) == []
 
 
-@pytest.mark.fault(4, "the mirror answers 404, an HTML page, or never")
-def test_a_download_that_goes_on_for_ever_is_ended(folders, offline, download, run_here, monkeypatch):
-    monkeypatch.setattr(data, "DOWNLOAD_ATTEMPTS", 1)
-    monkeypatch.setattr(data, "DOWNLOAD_SECONDS", 0.2)
-    download("http://127.0.0.1:9/")
-    assert "torchvision's download: no answer within" in refused(run_here(command(folders)), folders)
-
-
 # 5: SIGKILL while the data are unpacked
 
-HALF_UNPACKED = """
-def copy_half(source, target):
-    target.write(source.read(1000))
-    target.flush()
-    here("half unpacked")
-data.shutil.copyfileobj = copy_half
+FETCHES = """
+def fetch(private, _log):
+    return download.Path(SYSTEM)
+download._download = fetch
 """
+HALF_WRITTEN = "files.os.replace = lambda *_: here('half written')"
 HALF_FETCHED = """
-def fetch_half(private):
+def fetch_half(private, _log):
     (private / "train-images-idx3-ubyte.gz").write_bytes(b"half")
     here("half fetched")
-data._download = fetch_half
+download._download = fetch_half
 """
 
 
 @pytest.mark.fault(5, "SIGKILL while the data are fetched or unpacked")
 @pytest.mark.parametrize(
-    ("patch", "word", "stray"),
+    ("patches", "word", "stray"),
     [
-        (HALF_UNPACKED, "half unpacked", "FashionMNIST/raw/.*.partial"),
-        (HALF_FETCHED, "half fetched", ".fashion-mnist-fetch-*"),
+        ([FETCHES, HALF_WRITTEN], "half written", "FashionMNIST/raw/.*.partial"),
+        ([HALF_FETCHED], "half fetched", ".fashion-mnist-fetch-*"),
     ],
 )
 def test_the_run_after_a_kill_mends_the_data_by_itself(
-    folders, offline, run_here, only_loads, monkeypatch, tmp_path, patch, word, stray
+    folders, offline, run_here, only_loads, monkeypatch, tmp_path, patches, word, stray
 ):
-    if word == "half unpacked":
-        tiny.write_torchvision(offline, folders[0], gzipped=True)
-    files = tiny.files_table(offline)
-    with child.started(command(folders), files=files, patches=[OFFLINE, patch]) as process:
+    elsewhere = tiny.write_idx(offline, tmp_path / "elsewhere", gzipped=True)
+    files, patches = tiny.files_table(offline), [OFFLINE, f"SYSTEM = {str(elsewhere)!r}", *patches]
+    with child.started(command(folders), files=files, patches=patches) as process:
         child.wait_for(process, word)
         process.kill()
         assert process.wait() == -9
     assert len(list(folders[0].glob(stray))) == 1
     assert not (tiny.raw_folder(folders[0]) / TRAIN).exists()
 
-    monkeypatch.setattr(data, "SYSTEM_COPY", tiny.write_idx(offline, tmp_path / "system", gzipped=True))
+    monkeypatch.setattr(download, "_fetch_package", lambda _private, _log: elsewhere)
     done = run_here(command(folders))
     assert (done.returncode, done.stderr) == (0, "")
     assert not list(folders[0].glob(stray))
-    plain = {name: (tiny.raw_folder(folders[0]) / name).read_bytes() for name in tiny.NAMES}
-    assert plain == tiny.contents(offline)
+    assert child.snapshot(tiny.raw_folder(folders[0])) == tiny.contents(offline)
 
 
 # 6: two runs start on an empty data folder
 
 FETCHES_SLOWLY = """
-def fetch(private):
+def fetch(private, _log):
     print("fetching", flush=True)
     import time
-    while not data.Path(GO).exists():
+    while not download.Path(GO).exists():
         time.sleep(0.01)
-    return data.Path(SYSTEM)
-data._download = fetch
-"""
-SAYS_IT_WAITS = """
-import filelock
-acquire = filelock.FileLock.acquire
-def say_and_acquire(self, *args, **kwargs):
-    if data.Path(self.lock_file).parent.name == "data":
-        print("at the lock", flush=True)
-    return acquire(self, *args, **kwargs)
-filelock.FileLock.acquire = say_and_acquire
+    return download.Path(SYSTEM)
+download._download = fetch
 """
 
 
 @pytest.mark.fault(6, "two runs start on an empty data folder")
 def test_two_runs_on_an_empty_data_folder_both_succeed(folders, offline, tmp_path):
-    system = tiny.write_idx(offline, tmp_path / "system", gzipped=True)
-    names = f"GO, SYSTEM = {str(tmp_path / 'go')!r}, {str(system)!r}"
-    files, patches = tiny.files_table(offline), [ONLY_LOADS, OFFLINE, names + FETCHES_SLOWLY, SAYS_IT_WAITS]
+    elsewhere = tiny.write_idx(offline, tmp_path / "elsewhere", gzipped=True)
+    names = f"GO, SYSTEM = {str(tmp_path / 'go')!r}, {str(elsewhere)!r}"
+    files, patches = tiny.files_table(offline), [ONLY_LOADS, OFFLINE, names + FETCHES_SLOWLY]
     other = [*command(folders)[:-1], tmp_path / "other"]
     with (
         child.started(command(folders), files=files, patches=patches) as first,
         child.started(other, files=files, patches=patches) as second,
     ):
-        for process in (first, second):
-            child.wait_for(process, "at the lock")
+        child.wait_for(first, "fetching")
+        waiting = child.wait_for(second, "waiting")[-1]
+        lock = f"its lock is {folders[0] / '.lock'}"
+        assert waiting == f"data: another run is fetching into {folders[0]} ({lock}); waiting"
         assert not list(tiny.raw_folder(folders[0]).iterdir()), "both began before there were any data"
         (tmp_path / "go").touch()
         both = [child.finish(process) for process in (first, second)]
     assert [(done.returncode, done.stderr) for done in both] == [(0, ""), (0, "")]
-    assert sorted("fetching" in done.stdout for done in both) == [False, True], "one fetched, the other waited"
+    assert "fetching" not in both[1].stdout, "the second run found what the first one fetched"
     assert child.snapshot(tiny.raw_folder(folders[0])) == tiny.contents(offline)

@@ -306,8 +306,8 @@ NO_IMAGES = {
     "missing": (lambda path: None, "no such file"),
     "empty": (lambda path: path.touch(), "is empty"),
     "cut short": (cut_png, "cut short"),
-    "text": (lambda path: path.write_text("no picture\n" * 50), "is not what its name says"),
-    "TIFF": (lambda path: photo().save(path, format="TIFF"), "is not what its name says"),
+    "text": (lambda path: path.write_text("no picture\n" * 50), "convert it"),
+    "TIFF": (lambda path: photo().save(path, format="TIFF"), "convert it"),
 }
 
 

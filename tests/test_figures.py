@@ -1,4 +1,4 @@
-"""The pictures are really drawn: they show what they should, nothing is cut off, and no display is needed."""
+"""The pictures are really drawn: they show what they should, can be read, and no display is needed."""
 
 import os
 import subprocess
@@ -9,79 +9,85 @@ import matplotlib
 import numpy as np
 import pytest
 
-from fmnist.figures import comparisons, curves, dataset, style
+from fmnist.data import CLASSES
+from fmnist.evaluation import Predictions
+from fmnist.exploration import Exploration
+from fmnist.figures import comparisons, curves, dataset, predictions, style
 from tests.helpers.figure_checks import (
-    CLASSES,
-    GUESSES,
+    CONFUSION,
     IMAGES,
     LABELS,
-    PROBABILITIES,
+    PER_CLASS,
+    PREDICTIONS,
     WRONG,
     check_picture,
+    contrast,
+    epochs,
+    model,
     recorded,
     texts,
     tiles_laid,
+    with_seeds,
 )
 
-CONFUSION = np.zeros((10, 10), int)
-np.add.at(CONFUSION, (LABELS, GUESSES), 1)
-PER_CLASS = {
-    "recall": [CONFUSION[c, c] / CONFUSION[c].sum() for c in range(10)],
-    "precision": [CONFUSION[c, c] / CONFUSION[:, c].sum() for c in range(10)],
-}
-SHOWN = (IMAGES, LABELS, PROBABILITIES, CLASSES)
 LONG = "four convolutions, LeakyReLU"
-
-
-def history(epochs, validation=False, start=0.6):
-    rows = []
-    for epoch in range(epochs):
-        loss = start / (epoch + 1)
-        row = {"train_loss": loss, "train_accuracy": 1 - loss / 3, "train_loss_by_step": [loss + 0.1, loss, loss - 0.1]}
-        rows.append(row | ({"validation_loss": loss + 0.1, "validation_accuracy": 0.9} if validation else {}))
-    return rows
-
-
-TWO = {"ffn": history(20), "cnn": history(20, start=0.4)}
-EIGHT = {f"v{n}": history(10, True, 0.4 + n / 20) for n in range(8)}
-EIGHT_TITLES = {name: f"{name}, {LONG}" for name in EIGHT}
-CLOSE = {name: 0.92 + n / 3000 for n, name in enumerate(EIGHT)}
-ROWS = [
-    {"name": n, "title": LONG, "test_accuracy": a, "parameters": 9e5, "multiply_adds": 1e7 * (k + 1), "seconds": 30 + k}
-    for k, (n, a) in enumerate(CLOSE.items())
-]
+TWO = {"ffn": model("FFN", 0.8836, epochs(20)), "cnn": model("CNN", 0.9147, epochs(20, start=0.4))}
+EIGHT = {
+    f"v{n}": model(f"v{n}, {LONG}", 0.92 + n / 3000, epochs(10, True, 0.4 + n / 20), multiply_adds=10**7 * (n + 1))
+    for n in range(8)
+}
+EIGHT["v0"] |= {"published": {"test_accuracy": 0.9}}
+SEEDS = {
+    name: with_seeds(one, [0.91, 0.92, 0.936], [epochs(n, True, 0.4) for n in (5, 4, 7)]) for name, one in EIGHT.items()
+}
+VERSIONS = {
+    "v0": model("v0", 0.8761, epochs(2), published={"test_accuracy": 0.8748}),
+    "v1": model("v1", 0.918, epochs(2), change=LONG),
+}
+EXPLORATION = Exploration(
+    np.full(10, 6000),
+    np.full(10, 1000),
+    0.286,
+    0.353,
+    np.full(10, 0.3),
+    np.full(10, 0.35),
+    IMAGES[:10].astype(float),
+    np.bincount(IMAGES.ravel(), minlength=256),
+    np.corrcoef(IMAGES[:10].reshape(10, -1)),
+)
+GROWTH = {
+    "training images": [(1000, 1, 300), (60_000, 50, 400)],
+    "width": [(8, 1, 3), (64, 9, 5)],
+    "epochs": [(1, 2, 3)],
+}
 
 CASES = {
-    "loss of one epoch": lambda p: curves.loss_curves(p, {"cnn": history(1)}),
-    "loss of eight by step": lambda p: curves.loss_curves(
-        p, EIGHT, EIGHT_TITLES, steps_per_epoch=dict.fromkeys(EIGHT, 844)
+    "loss of one epoch": lambda p: curves.loss_curves(p, {"cnn": model("CNN", 0.9, epochs(1))}, "Loss"),
+    "loss of eight by step": lambda p: curves.loss_curves(p, EIGHT, "Loss", by_step=True),
+    "loss of seeds by step": lambda p: curves.loss_curves(p, SEEDS, "Loss", by_step=True),
+    "accuracy": lambda p: curves.accuracy_curves(p, TWO, "Accuracy"),
+    "accuracy of eight": lambda p: curves.accuracy_curves(p, EIGHT, "Accuracy"),
+    "accuracy of seeds": lambda p: curves.accuracy_curves(p, SEEDS, "Accuracy"),
+    "comparison": lambda p: curves.model_comparison(p, EIGHT, "Comparison"),
+    "comparison without validation": lambda p: curves.model_comparison(p, TWO, "Comparison"),
+    "confusion": lambda p: predictions.confusion_matrix(p, CONFUSION * 999 + 88, PER_CLASS, "CNN: confusion matrix"),
+    "confusion of every shade": lambda p: predictions.confusion_matrix(
+        p, np.arange(100).reshape(10, 10) ** 2, PER_CLASS, "CNN"
     ),
-    "accuracy": lambda p: curves.accuracy_curves(p, TWO, {"ffn": 0.8836, "cnn": 0.9147}),
-    "accuracy of eight": lambda p: curves.accuracy_curves(p, EIGHT, CLOSE, EIGHT_TITLES),
-    "comparison": lambda p: curves.model_comparison(p, EIGHT, CLOSE, {"v0": 0.9}, EIGHT_TITLES),
-    "comparison without validation": lambda p: curves.model_comparison(p, TWO, {"ffn": 0.88, "cnn": 0.91}),
-    "confusion": lambda p: curves.confusion_matrix(p, CONFUSION * 999 + 88, PER_CLASS, CLASSES, "CNN: confusion"),
-    "examples": lambda p: curves.examples(p, *SHOWN, "CNN: right and wrong"),
-    "right": lambda p: curves.gallery(p, *SHOWN, "CNN: right", correct=True),
-    "wrong": lambda p: curves.gallery(p, *SHOWN, "CNN: wrong", correct=False),
-    "gains": lambda p: comparisons.gains(
-        p, list("abc"), [0.87, 0.91, 0.93], ["", LONG, LONG * 2], [0.88, None, 0.93], deviations=[0.001, 0.002, 0.003]
-    ),
-    "costs": lambda p: comparisons.cost_scatter(p, ROWS),
-    "growth": lambda p: comparisons.cost_growth(
-        p,
-        {
-            "training images": [(1000, 1, 300), (60_000, 50, 400)],
-            "width": [(8, 1, 3), (64, 9, 5)],
-            "epochs": [(1, 2, 3)],
-        },
-    ),
-    "class counts": lambda p: dataset.class_counts(p, [6000] * 10, [1000] * 10, CLASSES),
-    "histogram": lambda p: dataset.pixel_histogram(p, np.bincount(IMAGES.ravel(), minlength=256), 0.286, 0.353),
-    "means": lambda p: dataset.class_means(p, IMAGES[:10].astype(float), CLASSES),
-    "statistics": lambda p: dataset.class_statistics(p, [0.3] * 10, [0.35] * 10, CLASSES),
-    "sample grid": lambda p: dataset.sample_grid(p, IMAGES, LABELS, CLASSES),
-    "look-alikes": lambda p: dataset.look_alikes(p, np.corrcoef(IMAGES[:10].reshape(10, -1)), CLASSES),
+    "examples": lambda p: predictions.examples(p, PREDICTIONS, "CNN: correct and incorrect predictions"),
+    "correct": lambda p: predictions.gallery(p, PREDICTIONS, "CNN: correct predictions", correct=True),
+    "incorrect": lambda p: predictions.gallery(p, PREDICTIONS, "CNN: incorrect predictions", correct=False),
+    "accuracies": lambda p: comparisons.accuracy_comparison(p, EIGHT, "Test accuracy"),
+    "gains": lambda p: comparisons.gains(p, VERSIONS, "Gains"),
+    "gains of seeds": lambda p: comparisons.gains(p, SEEDS, "Gains"),
+    "costs": lambda p: comparisons.cost_scatter(p, SEEDS, "Costs"),
+    "growth": lambda p: comparisons.cost_growth(p, GROWTH, "Growth"),
+    "class counts": lambda p: dataset.class_counts(p, EXPLORATION, "Images per class"),
+    "histogram": lambda p: dataset.pixel_histogram(p, EXPLORATION, "Histogram"),
+    "means": lambda p: dataset.class_means(p, EXPLORATION, "Means"),
+    "statistics": lambda p: dataset.class_statistics(p, EXPLORATION, "Statistics"),
+    "sample grid": lambda p: dataset.sample_grid(p, IMAGES, LABELS, "Samples"),
+    "look-alikes": lambda p: dataset.look_alikes(p, EXPLORATION, "Correlation"),
 }
 
 
@@ -98,111 +104,153 @@ def test_same_input_gives_the_same_bytes_whatever_the_users_style(case, tmp_path
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+# Colours
+
+
+def test_every_colour_of_a_line_or_word_stands_out_from_white():
+    drawn = [look.color for look in style.looks([*"abcdefgh", "ffn", "cnn"]).values()]
+    for colour in (*drawn, *style.palette(), style.INK, style.GREY, style.BLUE, style.VERMILION):
+        assert contrast(matplotlib.colors.to_rgb(colour), (1, 1, 1)) >= 3, colour
+
+
+def test_the_palette_is_seaborns_as_far_as_it_can_be_read():
+    import seaborn
+
+    published = seaborn.color_palette("colorblind").as_hex()
+    kept = [ours == theirs for ours, theirs in zip(style.palette(), published, strict=True)]
+    assert kept == [contrast(matplotlib.colors.to_rgb(colour), (1, 1, 1)) >= 3.2 for colour in published]
+    hues = (matplotlib.colors.rgb_to_hsv(matplotlib.colors.to_rgb(c))[0] for c in (style.palette()[1], published[1]))
+    assert next(hues) == pytest.approx(next(hues), abs=0.01), "a darker orange, but orange"
+
+
+def test_ffn_is_blue_and_cnn_orange_and_no_two_networks_look_alike():
+    looks = style.looks(["resnet18", "cnn", "ffn", *(f"n{n}" for n in range(30))])
+    assert (looks["ffn"].color, looks["cnn"].color) == tuple(style.palette()[:2])
+    assert looks["ffn"].color == style.BLUE
+    assert len(set(looks.values())) == 33
+    assert len({look.color for look in list(looks.values())[:10]}) == 10
+
+
 # Curves
 
 
 def test_loss_curves_show_every_epoch_in_the_networks_colours(tmp_path):
-    (axes,) = curves.loss_curves(tmp_path / "l.png", {"ffn": history(3), "cnn": history(2, True)}).axes
+    models = {"ffn": model("FFN", 0.9, epochs(3)), "cnn": model("CNN", 0.9, epochs(2, True))}
+    (axes,) = curves.loss_curves(tmp_path / "l.png", models, "Loss").axes
     ffn, cnn, validation = axes.lines
     assert ffn.get_xdata().tolist() == [1, 2, 3]
     assert ffn.get_ydata() == pytest.approx([0.6, 0.3, 0.2])
-    assert (ffn.get_color(), cnn.get_color(), validation.get_color()) == (style.BLUE, style.ORANGE, style.ORANGE)
+    blue, orange = style.palette()[:2]
+    assert (ffn.get_color(), cnn.get_color(), validation.get_color()) == (blue, orange, orange)
     assert validation.get_ydata() == pytest.approx([0.7, 0.4])
     assert [line.is_dashed() for line in (ffn, cnn, validation)] == [False, False, True]
     assert all(line.get_marker() != "None" for line in axes.lines)
+    (alone,) = curves.loss_curves(tmp_path / "l.png", models, "Loss", only="ffn").axes[0].lines
+    assert alone.get_color() == blue
 
 
 def test_a_ring_stands_around_the_epoch_whose_weights_are_scored(tmp_path):
-    rows = history(3, validation=True)
+    rows = epochs(3, validation=True)
     rows[1]["best"] = True
-    loss = curves.loss_curves(tmp_path / "l.png", {"v1": rows}, steps_per_epoch={"v1": 30}).axes[0]
+    models = {"v1": model("v1", 0.88, rows), "v2": model("v2", 0.9, epochs(1))}
+    loss = curves.loss_curves(tmp_path / "l.png", models, "Loss", only="v1", by_step=True).axes[0]
     assert loss.lines[-1].get_xydata().tolist() == [[60, 0.4]]
-    accuracy = curves.accuracy_curves(tmp_path / "a.png", {"v1": rows}, {"v1": 0.88})
-    ring, star = (line for line in accuracy.axes[0].lines if len(line.get_xdata()) == 1 and line.get_xdata()[0] == 2)
-    assert (ring.get_ydata()[0], star.get_ydata()[0]) == (0.9, 0.88)
-    assert {"training", "validation", "best epoch", "test"} <= set(texts(accuracy))
-    panels = curves.model_comparison(tmp_path / "m.png", {"v1": rows, "v2": history(2)}, {}).axes
-    assert "best epoch" in texts(panels[0].figure)
+    accuracy = curves.accuracy_curves(tmp_path / "a.png", models, "Accuracy")
+    ring, star = (line for line in accuracy.axes[0].lines if np.ravel(line.get_xdata()).tolist() == [2])
+    assert (ring.get_ydata(), star.get_ydata()) == ([0.9], [0.88])
+    panels = curves.model_comparison(tmp_path / "m.png", models, "Comparison").axes
     assert [len(axes.lines) for axes in panels] == [2, 2, 2, 2]  # both networks; one validated, and ringed
+    assert all("epoch that is scored" in texts(axes.figure) for axes in (loss, accuracy.axes[0], panels[0]))
     assert all(line.get_mfc() == "none" for line in (loss.lines[-1], ring, panels[1].lines[-1], panels[3].lines[-1]))
 
 
 def test_epochs_are_whole_numbers_and_missing_values_are_left_out(tmp_path):
-    (axes,) = curves.loss_curves(tmp_path / "l.png", {"cnn": [history(1)[0], {"train_loss": None}, history(1)[0]]}).axes
+    history = [epochs(1)[0], epochs(1)[0] | {"train_loss": None}, epochs(1)[0]]
+    (axes,) = curves.loss_curves(tmp_path / "l.png", {"cnn": model("CNN", 0.9, history)}, "Loss").axes
     low, high = axes.get_xlim()
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1, 2, 3]
     assert np.isnan(axes.lines[0].get_ydata()[1])
 
 
 def test_loss_by_step_lies_over_its_epoch(tmp_path):
-    (axes,) = curves.loss_curves(tmp_path / "l.png", {"v1": history(2)}, steps_per_epoch={"v1": 30}).axes
-    within, epochs = axes.lines
+    models = {"v1": model("v1", 0.9, epochs(2))}
+    (axes,) = curves.loss_curves(tmp_path / "l.png", models, "Loss", by_step=True).axes
+    within, whole = axes.lines
     assert within.get_xdata() == pytest.approx([5, 15, 25, 35, 45, 55])
     assert within.get_ydata() == pytest.approx([0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
-    assert epochs.get_xdata().tolist() == [15, 45]
+    assert whole.get_xdata().tolist() == [15, 45]
     assert axes.get_xlabel() == "step"
 
 
-@pytest.mark.parametrize(("steps", "scale"), [(40, "linear"), (400, "log")])
-def test_steps_that_differ_much_are_drawn_on_a_logarithmic_axis(steps, scale, tmp_path):
-    histories = {"v0": history(2), "v1": history(2)}
-    figure = curves.loss_curves(tmp_path / "l.png", histories, steps_per_epoch={"v0": steps, "v1": 30})
+@pytest.mark.parametrize(("count", "scale"), [(3, "linear"), (9, "log")])
+def test_steps_that_differ_much_are_drawn_on_a_logarithmic_axis(count, scale, tmp_path):
+    models = {"v0": model("v0", 0.9, epochs(count)), "v1": model("v1", 0.9, epochs(2))}
+    figure = curves.loss_curves(tmp_path / "l.png", models, "Loss", by_step=True)
     assert figure.axes[0].get_xscale() == scale
     assert not any("$" in text for text in texts(figure))
 
 
-def test_accuracy_curves_mark_the_test_accuracy(tmp_path):
-    figure = curves.accuracy_curves(tmp_path / "a.png", {"ffn": history(4), "cnn": history(3)}, {"ffn": 0.8836})
+def test_the_legend_tells_every_line_and_star_of_the_accuracies(tmp_path):
+    models = {"ffn": model("FFN", 0.8836, epochs(4)), "cnn": model("CNN", 0.9147, epochs(3, True))}
+    figure = curves.accuracy_curves(tmp_path / "a.png", models, "Accuracy")
     stars = [line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_marker() == "*"]
-    assert stars[0] == [[4, 0.8836]]
-    assert "88.36%" in texts(figure)
+    assert stars == [[[4, 0.8836]], [[3, 0.9147]]]
+    assert {line for line in texts(figure) if "," in line} == {
+        "FFN, training",
+        "FFN, test 88.36%",
+        "CNN, training",
+        "CNN, validation",
+        "CNN, test 91.47%",
+    }
+
+
+def test_several_seeds_are_drawn_as_their_mean_in_a_band_of_their_range(tmp_path):
+    one = with_seeds(model("CNN", 0.9, epochs(2)), [0.9, 0.91, 0.95], [epochs(2, start=x) for x in (0.3, 0.4, 0.8)])
+    (axes,) = curves.loss_curves(tmp_path / "l.png", {"cnn": one}, "Loss").axes
+    assert axes.lines[0].get_ydata() == pytest.approx([0.5, 0.25])
+    (band,) = axes.collections
+    assert {tuple(vertex.round(3)) for vertex in band.get_paths()[0].vertices} == {
+        (1, 0.3),
+        (1, 0.8),
+        (2, 0.15),
+        (2, 0.4),
+    }
+    assert "mean of 3 seeds, band: range" in texts(axes.figure)
+    figure = curves.accuracy_curves(tmp_path / "a.png", {"cnn": one}, "Accuracy")
+    assert "CNN, test 92.00% ± 2.65" in texts(figure)
+    (bar,) = (line for line in figure.axes[0].collections if hasattr(line, "get_segments"))
+    assert np.ptp(bar.get_segments()[0][:, 1]) / 2 == pytest.approx(np.std([0.9, 0.91, 0.95], ddof=1))
+
+
+def test_seeds_that_end_at_different_epochs(tmp_path):
+    (axes,) = curves.loss_curves(tmp_path / "l.png", {"cnn": SEEDS["v0"]}, "Loss").axes
+    assert axes.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert "mean of up to 3 seeds, band: range" in texts(axes.figure)
 
 
 def test_comparison_tells_all_networks_apart_and_says_what_is_missing(tmp_path):
-    figure = curves.model_comparison(tmp_path / "m.png", EIGHT, CLOSE, {"v0": 0.9}, EIGHT_TITLES)
+    figure = curves.model_comparison(tmp_path / "m.png", EIGHT, "Comparison")
     assert [len(axes.lines) for axes in figure.axes] == [8, 8, 8, 8]
     assert len({line.get_color() for line in figure.axes[0].lines}) == 8
-    assert len({line.get_marker() for line in figure.axes[0].lines}) == 8
     assert f"v0, {LONG}, test 92.00%, published 90.00%" in texts(figure)
-    words = texts(curves.model_comparison(tmp_path / "m.png", TWO, {}))
+    words = texts(curves.model_comparison(tmp_path / "m.png", TWO, "Comparison"))
     assert {"no validation loss was measured", "no validation accuracy was measured"} <= set(words)
 
 
-def test_colours_are_fixed_for_ffn_and_cnn():
-    chosen = style.colours(["resnet18", "cnn", "ffn", "baseline"])
-    assert (chosen["ffn"], chosen["cnn"]) == (style.BLUE, style.ORANGE)
-    assert len(set(chosen.values())) == 4
-
-
-# Confusion and examples
+# Predictions
 
 
 def test_confusion_shows_counts_margins_and_accuracy_in_their_places(tmp_path):
-    confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
-    per_class = {"recall": [3 / 4, 4 / 6, 0.0], "precision": [3 / 5, 4 / 5, 0.0]}
-    (axes,) = curves.confusion_matrix(tmp_path / "c.png", confusion, per_class, "abc", "t").axes
-    at = {text.get_position(): text.get_text() for text in axes.texts}
-    assert [at[column, row] for row in range(3) for column in range(3)] == list("310240000")
-    assert [at[3.3, row] for row in range(3)] == ["75.0%", "66.7%", "0.0%"]
-    assert [at[column, 3.3] for column in range(3)] == ["60.0%", "80.0%", "0.0%"]
-    assert at[3.3, 3.3] == "70.00%\nright"
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c", "recall"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c", "precision"]
-
-
-def luminance(colour):
-    return float(np.dot(np.power(matplotlib.colors.to_rgb(colour), 2.2), (0.2126, 0.7152, 0.0722)))
-
-
-def test_counts_can_be_read_on_cells_of_every_shade(tmp_path):
-    counts = np.arange(100).reshape(10, 10) ** 2
-    (axes,) = curves.confusion_matrix(tmp_path / "c.png", counts, PER_CLASS, CLASSES, "t").axes
-    cells = axes.images[0]
-    for text in axes.texts[:100]:
-        column, row = text.get_position()
-        cell = cells.cmap(cells.norm(cells.get_array()[row, column]))
-        dark, light = sorted([luminance(cell), luminance(text.get_color())])
-        assert (light + 0.05) / (dark + 0.05) > 3.5
+    (axes,) = predictions.confusion_matrix(tmp_path / "c.png", CONFUSION, PER_CLASS, "t").axes
+    at = {tuple(np.round(text.get_position(), 2)): text.get_text() for text in axes.texts}
+    counts = [[at[column + 0.5, row + 0.5] for column in range(10)] for row in range(10)]
+    assert counts == CONFUSION.astype(str).tolist()
+    assert [at[10.8, row + 0.5] for row in range(10)] == [f"{value:.1%}" for value in PER_CLASS["recall"]]
+    assert [at[column + 0.5, 10.8] for column in range(10)] == [f"{value:.1%}" for value in PER_CLASS["precision"]]
+    assert at[10.8, 10.8] == "85.50%\ncorrect"
+    assert [label.get_text().replace("\n", " ").replace("/ ", "/") for label in axes.get_xticklabels()] == [*CLASSES]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*CLASSES]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1], "the first true class stands above the others"
 
 
 @pytest.fixture
@@ -211,92 +259,96 @@ def tiles():
         yield laid
 
 
-def test_examples_stand_right_on_the_left_and_wrong_on_the_right(tmp_path, tiles):
-    figure = curves.examples(tmp_path / "e.png", *SHOWN, "t")
+def test_examples_stand_correct_on_the_left_and_incorrect_on_the_right(tmp_path, tiles):
+    figure = predictions.examples(tmp_path / "e.png", PREDICTIONS, "t")
     middle = figure.get_size_inches()[0] / 2
-    left = [int(image[0, 0]) for image, x in tiles if x < middle]
-    right = [int(image[0, 0]) for image, x in tiles if x > middle]
+    left = [int(image[0, 0]) for image, box in tiles if box.left < middle]
+    right = [int(image[0, 0]) for image, box in tiles if box.left > middle]
     assert (len(left), len(right)) == (16, 16)
     assert not WRONG[left].any()
     assert WRONG[right].all()
     assert set(LABELS[left]) == set(LABELS[right]) == set(range(10))
     words = texts(figure)
-    assert f"right: {(~WRONG).sum()} of 200" in words
+    assert f"correct: {(~WRONG).sum()} of 200" in words
     assert f"true {CLASSES[LABELS[right[0]]]}" in words
-    assert f"predicted {CLASSES[GUESSES[right[0]]]} 82%" in words
+    assert f"→ {CLASSES[PREDICTIONS.classes[right[0]]]} 82%" in words
 
 
-@pytest.mark.parametrize(("kept", "word"), [(WRONG, "right"), (~WRONG, "wrong")])
+@pytest.mark.parametrize(("kept", "word"), [(WRONG, "correct"), (~WRONG, "incorrect")])
 def test_a_gallery_without_images_says_so(tmp_path, kept, word):
-    shown = (IMAGES[kept], LABELS[kept], PROBABILITIES[kept], CLASSES)
-    figure = curves.gallery(tmp_path / "g.png", *shown, "t", correct=word == "right")
-    assert f"no image is classified {word}" in texts(figure)
+    shown = Predictions(*(values[kept] for values in PREDICTIONS))
+    figure = predictions.gallery(tmp_path / "g.png", shown, "t", correct=word == "correct")
+    assert f"no prediction is {word}" in texts(figure)
 
 
 def test_choice_is_spread_over_classes():
     labels = np.array([0, 0, 0, 2, 1, 0, 2])
-    assert curves.spread_over_classes(np.array([0, 2, 3, 5, 6]), labels, 3).tolist() == [0, 2, 3]
-    assert curves.spread_over_classes(np.arange(7), labels, 4).tolist() == [0, 1, 4, 3]
-    assert curves.spread_over_classes(np.arange(7), labels, 99).tolist() == [0, 1, 2, 5, 4, 3, 6]
-    assert curves.spread_over_classes(np.array([], int), labels, 4).tolist() == []
+    assert predictions.spread_over_classes(np.array([0, 2, 3, 5, 6]), labels, 3).tolist() == [0, 2, 3]
+    assert predictions.spread_over_classes(np.arange(7), labels, 4).tolist() == [0, 1, 4, 3]
+    assert predictions.spread_over_classes(np.arange(7), labels, 99).tolist() == [0, 1, 2, 5, 4, 3, 6]
+    assert predictions.spread_over_classes(np.array([], int), labels, 4).tolist() == []
 
 
 # The data set, and comparisons
 
 
 def test_look_alikes_frame_the_nearest_other_class(tmp_path):
-    similarity = np.array([[1.0, 0.2, 0.7], [0.2, 1.0, -0.1], [0.7, -0.1, 1.0]])
-    (axes,) = dataset.look_alikes(tmp_path / "l.png", similarity, "abc").axes
-    frames = [(round(frame.get_x() + 0.47), round(frame.get_y() + 0.47)) for frame in axes.patches]
-    assert frames == [(2, 0), (0, 1), (0, 2)]
+    (axes,) = dataset.look_alikes(tmp_path / "l.png", EXPLORATION, "t").axes
+    frames = [(int(frame.get_x()), int(frame.get_y())) for frame in axes.patches]
+    nearest = (EXPLORATION.similarity - 2 * np.eye(10)).argmax(axis=1)
+    assert frames == [(column, row) for row, column in enumerate(nearest)]
 
 
-def test_gains_tell_measured_gained_and_published(tmp_path):
-    figure = comparisons.gains(tmp_path / "g.png", ["v0", "v1"], [0.8761, 0.918], ["", LONG], [0.8748, None])
-    words = texts(figure)
-    assert {"87.61%", "91.80%\n+4.19 points", "published", f"v1\n{LONG}"} <= set(words)
-    assert [bar.get_x() + bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([0.8761, 0.918])
-    assert figure.axes[0].lines[0].get_xdata() == pytest.approx([0.8748] * 2)
-    assert "the axis starts at 84%" in figure.axes[0].get_xlabel()
+@pytest.mark.parametrize("draw", [comparisons.gains, comparisons.accuracy_comparison])
+def test_bars_tell_measured_and_published(draw, tmp_path):
+    figure = draw(tmp_path / "g.png", VERSIONS, "t")
+    axes, words = figure.axes[0], texts(figure)
+    assert {"87.61%\npublished 87.48%", "91.80%", "published"} <= words
+    assert (f"v1: +4.19 points\n{LONG}" in words) == (draw is comparisons.gains)
+    assert [bar.get_x() + bar.get_width() for bar in axes.patches] == pytest.approx([0.8761, 0.918])
+    assert axes.lines[0].get_xdata() == pytest.approx([0.8748] * 2)
+    assert "the axis starts at 84%" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize("draw", [comparisons.gains, comparisons.accuracy_comparison, comparisons.cost_scatter])
+def test_of_several_seeds_the_mean_and_its_error_are_drawn(draw, tmp_path):
+    figure = draw(tmp_path / "g.png", {"v0": SEEDS["v0"]}, "t")
+    (bar,) = (line for line in figure.axes[0].collections if hasattr(line, "get_segments"))
+    low, high = np.sort(bar.get_segments()[0][:, 1 if draw is comparisons.cost_scatter else 0])
+    assert (low + high) / 2 == pytest.approx(0.922)
+    assert (high - low) / 2 == pytest.approx(np.std([0.91, 0.92, 0.936], ddof=1))
+    assert "mean ± standard deviation of 3 seeds" in texts(figure)
 
 
 def test_a_cost_that_was_not_measured_leaves_the_network_out(tmp_path):
-    rows = [ROWS[0] | {"multiply_adds": None}, ROWS[1]]
-    figure = comparisons.cost_scatter(tmp_path / "c.png", rows)
+    models = {"a": TWO["ffn"] | {"multiply_adds": None}, "b": TWO["cnn"]}
+    figure = comparisons.cost_scatter(tmp_path / "c.png", models, "t")
     assert [len(axes.lines) for axes in figure.axes] == [2, 1, 2]
     assert [axes.get_xscale() for axes in figure.axes] == ["log"] * 3
+    assert "not measured" in texts(comparisons.cost_scatter(tmp_path / "c.png", {"a": models["a"]}, "t"))
 
 
 # What all have in common
 
 
-@pytest.mark.parametrize("values", [[3.0], [1, 1, 1], [5, 1, 5.1, 9], [0.3, 0.1, 0.2], []])
-def test_labels_are_spread_apart_in_their_order(values):
-    placed = style.spread(values, 0.5)
-    assert np.all(np.diff(np.sort(placed)) >= 0.5 - 1e-12)
-    assert np.array_equal(np.argsort(placed, kind="stable"), np.argsort(values, kind="stable"))
-    assert placed.sum() == pytest.approx(sum(values)), "they moved to one side"
-    assert style.spread([1, 2, 9], 0.5).tolist() == [1, 2, 9]
-
-
 @pytest.mark.parametrize("title", ["x" * 300, "two\nlines", r"$\frac$ costs $5_", "\udcff.jpg"])
 def test_any_title_fits_on_one_line(tmp_path, title):
     for draw in (
-        lambda path: dataset.class_means(path, IMAGES[:10], CLASSES, title),
-        lambda path: curves.loss_curves(path, {"cnn": history(2)}, title=title),
+        lambda path: dataset.class_means(path, EXPLORATION, title),
+        lambda path: curves.loss_curves(path, TWO, title),
     ):
         with recorded() as boxes:
             figure = draw(tmp_path / "t.png")
         (box,) = (box for text, box in boxes.items() if text.get_fontweight() == "bold")
         assert 0 < box.x0 < box.x1 < figure.bbox.width
-        assert box.height < 30
+        assert box.height < 40
 
 
-def test_pictures_need_no_display_no_torch_and_no_pyplot(tmp_path):
+def test_pictures_need_no_display_and_import_seaborn_only_for_what_it_draws(tmp_path):
     program = (
-        "import sys; from fmnist.figures import curves, layers, comparisons, dataset\n"
-        f"dataset.class_counts({str(tmp_path / 'c.png')!r}, [3], [1], ['Bag'])\n"
-        "print({'torch', 'seaborn', 'pandas', 'matplotlib.pyplot', 'tkinter'} & set(sys.modules))"
+        "import sys; import numpy as np; from fmnist.figures import album, layers\n"
+        f"layers.kernels_grid({str(tmp_path / 'k.png')!r}, np.ones((4, 1, 3, 3)), 'Kernels')\n"
+        "print({'seaborn', 'pandas', 'matplotlib.pyplot', 'tkinter'} & set(sys.modules))"
     )
     environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
     done = subprocess.run(
@@ -308,4 +360,4 @@ def test_pictures_need_no_display_no_torch_and_no_pyplot(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "set()", "")
-    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "k.png").read_bytes().startswith(b"\x89PNG")

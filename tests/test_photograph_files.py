@@ -1,6 +1,5 @@
 """Image files of every kind: read upright in RGB, or refused in words; never half-decoded, slow or greedy."""
 
-import io
 import os
 import stat
 import struct
@@ -12,9 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fmnist import photograph
 from fmnist.errors import Refused
@@ -24,12 +21,18 @@ ROOT = Path(__file__).parents[1]
 NO_IMAGE = "--image missing, empty, cut short, a text file or a TIFF named .png"
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG", "a.webp", "a.bmp", "a.gif"])
-def test_formats(tmp_path, name):
-    photo().save(tmp_path / name)
-    image = photograph.read(tmp_path / name)
-    assert image.mode == "RGB"
-    overlap, correlation = agreement(photograph.prepare(image), boot())
+def prepared(path: Path) -> np.ndarray:
+    return photograph.prepare(photograph.read(path)).pixels
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("PNG", "a.jpg"), ("JPEG", "a.png"), ("JPEG", "a.JPEG"), ("WEBP", "a"), ("BMP", "a.tif"), ("GIF", "a.heic")],
+)
+def test_the_content_decides_on_the_format_not_the_ending(tmp_path, form, name):
+    photo().save(tmp_path / name, form)
+    assert photograph.read(tmp_path / name).mode == "RGB"
+    overlap, correlation = agreement(prepared(tmp_path / name), boot())
     assert overlap > 0.85
     assert correlation > 0.93
 
@@ -55,7 +58,7 @@ def test_modes(tmp_path, mode):
     MODES[mode]().save(path)
     with Image.open(path) as image:
         assert image.mode == mode
-    overlap, _ = agreement(photograph.prepare(photograph.read(path)), boot())
+    overlap, _ = agreement(prepared(path), boot())
     assert overlap > 0.85
 
 
@@ -69,7 +72,7 @@ def test_transparent_is_background(tmp_path, tone, hidden):
     image.putalpha(shape)
     image = image.crop(shape.getbbox())
     image.save(tmp_path / "a.png")
-    overlap, _ = agreement(photograph.prepare(photograph.read(tmp_path / "a.png")), boot())
+    overlap, _ = agreement(prepared(tmp_path / "a.png"), boot())
     assert overlap > 0.9
 
 
@@ -78,26 +81,44 @@ def test_a_transparent_palette_colour_is_background(tmp_path):
     image = Image.fromarray(levels.astype(np.uint8), "L").convert("P")
     image.putpalette([30, 30, 30, 40, 60, 80])
     image.save(tmp_path / "a.png", transparency=0)
-    overlap, _ = agreement(photograph.prepare(photograph.read(tmp_path / "a.png")), boot())
+    overlap, _ = agreement(prepared(tmp_path / "a.png"), boot())
     assert overlap > 0.85
 
 
 def test_fully_transparent_is_refused(tmp_path):
     Image.new("RGBA", (60, 60), (9, 9, 9, 0)).save(tmp_path / "a.png")
     with pytest.raises(Refused, match="nothing that stands out"):
-        photograph.prepare(photograph.read(tmp_path / "a.png"))
+        prepared(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
-def test_exif_orientation(tmp_path, orientation, name):
-    """Pillow's own exif_transpose is the oracle."""
+# How a camera stores an upright picture, [H, W, 3], by the value of the EXIF tag "orientation".
+STORED = {
+    1: lambda upright: upright,
+    2: np.fliplr,
+    3: lambda upright: np.rot90(upright, 2),
+    4: np.flipud,
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda upright: np.rot90(upright, 2).swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+EVERY = [(name, (420, 330), orientation) for name in ("a.jpg", "a.png", "a.webp") for orientation in STORED]
+DECODED_AT_HALF = ("large.jpg", (2520, 1980), 6)
+
+
+@pytest.mark.parametrize(("name", "size", "orientation"), [*EVERY, DECODED_AT_HALF])
+def test_exif_orientation(tmp_path, name, size, orientation):
+    upright = np.asarray(photo().resize(size))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo().save(tmp_path / name, exif=exif)
-    with Image.open(tmp_path / name) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    np.testing.assert_array_equal(np.asarray(photograph.read(tmp_path / name)), np.asarray(upright))
+    Image.fromarray(STORED[orientation](upright)).save(tmp_path / name, exif=exif)
+    image = photograph.read(tmp_path / name)
+    assert image.width / image.height == pytest.approx(420 / 330, rel=0.01)
+    expected = np.asarray(photo().resize(image.size), float)
+    assert np.abs(np.asarray(image, float) - expected).mean() < 2
+    assert np.abs(np.asarray(image, float) - expected[:, ::-1]).mean() > 20
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbled", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12", b"Exif\0\0"])
@@ -113,17 +134,17 @@ def test_several_pictures_in_one_file(tmp_path):
     photo().save(tmp_path / "mpo", format="MPO", save_all=True, append_images=others)
     (tmp_path / "mpo").rename(tmp_path / "a.jpg")
     for name in ("a.gif", "a.jpg"):
-        assert agreement(photograph.prepare(photograph.read(tmp_path / name)), boot())[0] > 0.85
+        assert agreement(prepared(tmp_path / name), boot())[0] > 0.85
 
 
 def test_a_camera_s_48_megapixels_are_quick(tmp_path):
     photo().resize((8064, 6048)).save(tmp_path / "a.jpg", quality=70)
     start = time.monotonic()
     image = photograph.read(tmp_path / "a.jpg")
-    prepared = photograph.prepare(image)
+    pixels, _ = photograph.prepare(image)
     assert time.monotonic() - start < 5
     assert max(image.size) < 2 * photograph.READ_EDGE
-    assert agreement(prepared, boot())[0] > 0.85
+    assert agreement(pixels, boot())[0] > 0.85
 
 
 # Refusing what may not
@@ -145,8 +166,6 @@ def test_what_is_no_picture_is_refused(tmp_path, record_property):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("This is not a picture.\n" * 50)
     photo().save(tmp_path / "tiff.png", format="TIFF")
-    photo().save(tmp_path / "jpeg.png", format="JPEG")
-    photo().save(tmp_path / "png.jpg", format="PNG")
     photo().save(tmp_path / "photo.tif")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
 
@@ -154,9 +173,7 @@ def test_what_is_no_picture_is_refused(tmp_path, record_property):
     assert "no such file" in refusal(tmp_path / "missing" / "a.png")
     assert "is not a file" in refusal(tmp_path / "folder.png")
     assert "is empty" in refusal(tmp_path / "empty.png")
-    for name in ("text.png", "tiff.png", "jpeg.png", "png.jpg"):
-        assert "is not what its name says" in refusal(tmp_path / name)
-    for name in ("photo.tif", "photo", "photo.heic"):
+    for name in ("text.png", "tiff.png", "photo.tif"):
         assert "convert it" in refusal(tmp_path / name)
     for path in (tmp_path / "loop.png", tmp_path / f"{'long' * 99}.png", tmp_path / "a\0.png"):
         assert "cannot be read" in refusal(path)
@@ -192,11 +209,8 @@ def test_without_permission_is_refused(tmp_path, monkeypatch):
     assert "permissions" in refusal(path)
 
 
-SUFFIXES = ["png", "jpg", "webp", "bmp", "gif"]
-
-
 @pytest.mark.fault(29, NO_IMAGE)
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif"])
 def test_cut_short_is_refused_and_never_half_decoded(tmp_path, suffix, record_property):
     """At every length: refused, or every pixel is there (where only trailing bytes without pixels are missing)."""
     path = tmp_path / f"a.{suffix}"
@@ -206,12 +220,13 @@ def test_cut_short_is_refused_and_never_half_decoded(tmp_path, suffix, record_pr
     sizes = sorted({*range(0, len(whole), max(1, len(whole) // 60)), *range(len(whole) - 30, len(whole))})
     for size in sizes:
         path.write_bytes(whole[:size])
-        outcome = attempt(path)
-        if isinstance(outcome, Refused):
+        try:
+            pixels = np.asarray(photograph.read(path))
+        except Refused:
             refused += 1
         else:
             assert size > 0.98 * len(whole)
-            np.testing.assert_array_equal(np.asarray(outcome), full)
+            np.testing.assert_array_equal(pixels, full)
     assert refused >= len(sizes) - 30
     record_property("injections", refused)
 
@@ -272,52 +287,4 @@ def test_as_many_pixels_as_are_allowed_are_read(tmp_path):
     """The control of the bomb: the same kind of file within the limit is decoded, and only then found to be black."""
     bomb(tmp_path / "a.png", 7_900)
     with pytest.raises(Refused, match="nothing that stands out"):
-        photograph.prepare(photograph.read(tmp_path / "a.png"))
-
-
-# Anything at all
-
-
-def attempt(path: Path) -> Image.Image | Refused:
-    try:
-        return photograph.read(path)
-    except Refused as error:
-        return error
-
-
-def packed(suffix: str) -> bytes:
-    file = io.BytesIO()
-    photo().resize((105, 82)).save(file, "JPEG" if suffix == "jpg" else suffix.upper())
-    return file.getvalue()
-
-
-GOOD = {suffix: packed(suffix) for suffix in SUFFIXES}
-EDITS = st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8))
-fuzz = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@fuzz
-@given(suffix=st.sampled_from(SUFFIXES), edits=st.lists(EDITS, max_size=4), content=st.binary(max_size=200))
-@pytest.mark.filterwarnings("error")
-def test_any_bytes_are_prepared_or_refused(tmp_path, suffix, edits, content):
-    damaged = GOOD[suffix]
-    for place, dropped, piece in edits:
-        start = int(place * len(damaged))
-        damaged = damaged[:start] + piece + damaged[start + dropped :]
-    path = tmp_path / f"a.{suffix}"
-    path.write_bytes(damaged if edits else content)
-    image = attempt(path)
-    if isinstance(image, Refused):
-        assert str(image).startswith(str(path))
-        assert len(str(image).splitlines()) == 1
-    else:
-        prepared_or_refused(image)
-
-
-def prepared_or_refused(image: Image.Image) -> None:
-    try:
-        prepared = photograph.prepare(image)
-    except Refused:
-        return
-    assert prepared.shape == (28, 28)
-    assert prepared.dtype == np.uint8
+        prepared(tmp_path / "a.png")

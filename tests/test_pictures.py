@@ -1,31 +1,34 @@
-"""fmnist/figures/album.py: which pictures are drawn, of which numbers. How they look is tested in test_figures.py."""
+"""fmnist/figures/album.py: which pictures are drawn, and of what. How they look is tested in test_figures.py."""
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from fmnist.data import FashionMNIST
+from cnn import CNN
+from fmnist.data import CLASSES, FashionMNIST, Sample
+from fmnist.errors import Refused
+from fmnist.exploration import explore
 from fmnist.figures import album
 from recipes import RECIPES, REFERENCE
+from tests.helpers.figure_checks import IMAGES, PREDICTIONS
 
-NOTHING = FashionMNIST(*4 * [torch.empty(0)], source="nowhere")
+OF_EACH = {"loss", "confusion", "examples", "correct", "incorrect"}
+LAYERS = {"kernels_grid.png", "features_grid.png", "progression.png"}
 
 
 @pytest.fixture
-def draw(monkeypatch, tmp_path):
-    """Draw of a recipe's numbers; return what each picture is to be drawn from, by file name."""
-
-    def draw(name, numbers):
-        asked = {}
-        monkeypatch.setattr(album.Album, "add", lambda _, file, *what, **how: asked.update({file: (what[2:], how)}))
-        album.draw_models(RECIPES[name].figures, numbers, {}, NOTHING, tmp_path)
-        return asked
-
-    return draw
+def asked(monkeypatch, tmp_path):
+    """An album that draws nothing; `asked` of it is what each picture is to be drawn of, by file name."""
+    pages = album.Album(tmp_path)
+    pages.asked = {}
+    add = lambda self, file, title, figure, *what, **how: pages.asked.update({file: (title, what, how)})  # noqa: E731
+    monkeypatch.setattr(album.Album, "add", add)
+    return pages
 
 
-def numbers(name):
+def metrics(name):
     return json.loads((REFERENCE / name / "metrics.json").read_text())
 
 
@@ -34,28 +37,31 @@ def numbers(name):
     [
         ("classic", set()),
         ("resnet", {"cost.png"}),
-        ("evolution", {"gains.png", "model_comparison.png"}),
-        ("choices", {"model_comparison.png"}),
+        ("evolution", {"gains.png", "model_comparison.png", "accuracy_comparison.png"}),
+        ("choices", {"model_comparison.png", "accuracy_comparison.png"}),
     ],
 )
-def test_each_recipe_has_its_pictures_of_all_networks(draw, name, files):
-    assert draw(name, numbers(name)).keys() == {"loss_curves.png", "accuracy_curves.png"} | files
+def test_each_recipe_has_its_pictures(asked, name, files):
+    content = metrics(name)
+    album.draw_models(asked, RECIPES[name].figures, content, dict.fromkeys(content["models"], PREDICTIONS))
+    own = {f"{model}_{kind}.png" for model in content["models"] for kind in OF_EACH}
+    assert asked.asked.keys() == {"loss_curves.png", "accuracy_curves.png"} | files | own
+    assert asked.asked["loss_curves.png"][2] == {"by_step": name == "evolution"}
 
 
-def test_steps_are_drawn_where_a_recipe_asks_for_them(draw):
-    assert draw("evolution", numbers("evolution"))["loss_curves.png"][1]["steps_per_epoch"]["v1"] == 844
-    assert draw("classic", numbers("classic"))["loss_curves.png"][1]["steps_per_epoch"] is None
+def test_a_picture_of_one_seed_says_which(asked):
+    content = metrics("classic")
+    content["models"]["cnn"]["seeds"] = [{"seed": 7 + n} for n in range(5)]
+    album.draw_models(asked, (), content, {"cnn": PREDICTIONS})
+    titles = {file: title for file, (title, *_) in asked.asked.items()}
+    assert titles["cnn_confusion.png"] == "CNN: confusion matrix (seed 7 of 5)"
+    of_one_seed = {file for file, title in titles.items() if title.endswith("(seed 7 of 5)")}
+    assert of_one_seed == {f"cnn_{kind}.png" for kind in OF_EACH - {"loss"}}
 
 
-def test_of_several_seeds_the_means_are_drawn(draw):
-    resnet, evolution = numbers("resnet"), numbers("evolution")
-    for model in (resnet["models"]["cnn"], evolution["models"]["v1"]):
-        model["mean"] = model | {"test_accuracy": 0.5, "seconds_per_epoch": 3.0}
-    ((rows,), _) = draw("resnet", resnet)["cost.png"]
-    cnn, resnet18 = rows
-    assert (cnn["test_accuracy"], cnn["seconds"]) == (0.5, 3.0)
-    assert resnet18["test_accuracy"] == resnet["models"]["resnet18"]["test_accuracy"]
-    assert draw("evolution", evolution)["gains.png"][0][1][1] == 0.5
+def test_a_figure_that_is_not_there_is_an_error(asked):
+    with pytest.raises(ValueError, match="piechart"):
+        album.draw_models(asked, ("piechart",), metrics("classic"), {})
 
 
 def test_which_networks_show_their_layers():
@@ -64,3 +70,79 @@ def test_which_networks_show_their_layers():
     assert album.networks_to_look_into(("best layers",), convolutional, "v2") == ["v2"]
     assert album.networks_to_look_into(("best layers",), convolutional, "v0") == []
     assert album.networks_to_look_into(("cost",), convolutional, "v2") == []
+
+
+def test_a_picture_that_is_open_elsewhere_is_named_and_the_others_are_drawn(tmp_path, capsys):
+    def draw(path, title):
+        if path.name == "open.png":
+            raise PermissionError(13, "it is used by another process", str(path))
+        path.write_text(title)
+
+    pages = album.Album(tmp_path)
+    pages.add("open.png", "first", draw)
+    pages.add("free.png", "second", draw)
+    assert pages.pictures == [("second", tmp_path / "free.png")]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert str(tmp_path / "open.png") in line
+
+
+def test_the_data_set_is_drawn_where_classes_are_missing_too(tmp_path):
+    few = torch.from_numpy(IMAGES[:20]), torch.tensor([3, 9] * 10)
+    dataset = FashionMNIST(*few, *few, source="made up")
+    pages = album.Album(tmp_path)
+    album.draw_dataset(pages, explore(dataset), dataset)
+    names = {"class_counts", "samples", "class_means", "pixel_histogram", "class_statistics", "look_alikes"}
+    assert {path.stem for _, path in pages.pictures} == names == {path.stem for path in tmp_path.iterdir()}
+
+
+# The layers of one network
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return CNN([4, 6])
+
+
+def test_layers_are_drawn_under_the_networks_title_and_files_prefix(network, tmp_path):
+    pages = album.Album(tmp_path, prefix="cnn_")
+    probabilities = album.draw_layers(pages, network, "CNN", Sample(IMAGES[0], "test image 0, Bag"))
+    assert {path.name for path in tmp_path.iterdir()} == {f"cnn_{name}" for name in LAYERS}
+    assert dict(pages.pictures).keys() == {
+        "CNN: kernels of features.conv1",
+        "CNN: feature maps of features.conv1, test image 0, Bag",
+        "CNN: activations by layer, test image 0, Bag",
+    }
+    assert probabilities.shape == (len(CLASSES),)
+    assert probabilities.sum() == pytest.approx(1)
+
+
+def test_photographs_do_not_overwrite_each_other(asked, network):
+    for name in ("a.jpg", "b.b.png", "ö" * 120 + ".jpg"):
+        album.draw_layers(asked, network, "CNN", Sample(IMAGES[0], name, IMAGES[1]))
+    kept = {"photograph_a.png", "photograph_b.b.png", f"photograph_{'ö' * 50}.png"}
+    assert asked.asked.keys() == LAYERS | {"photograph.png"} | kept
+    assert asked.asked["photograph_a.png"][0] == "a.jpg: prediction of CNN"
+
+
+@pytest.mark.parametrize(
+    ("layer", "kernels_of", "own"),
+    [(None, "conv1", True), ("features.conv2", "conv2", True), ("features.pool2", "conv2", False)],
+)
+def test_maps_stand_with_the_kernels_they_come_from(asked, network, layer, kernels_of, own):
+    album.draw_layers(asked, network, "CNN", Sample(IMAGES[0], "sample"), layer)
+    weight = network.get_submodule(f"features.{kernels_of}").weight.detach().numpy()
+    (kernels,) = asked.asked["kernels_grid.png"][1]
+    sample, maps, beside = asked.asked["features_grid.png"][1]
+    assert np.array_equal(kernels, weight)
+    assert np.array_equal(sample, IMAGES[0])
+    assert len(maps) == len(weight)
+    assert np.array_equal(beside, weight.mean(axis=1)) if own else beside is None
+
+
+def test_a_layer_or_a_convolution_that_is_not_there_is_refused(asked, network):
+    sample = Sample(IMAGES[0], "sample")
+    with pytest.raises(Refused, match=r"--layer conv9: CNN has features\.conv1, .*features\.conv2"):
+        album.draw_layers(asked, network, "CNN", sample, "conv9")
+    with pytest.raises(Refused, match="FFN has no convolution"):
+        album.draw_layers(asked, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)), "FFN", sample)

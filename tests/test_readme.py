@@ -1,35 +1,38 @@
-"""README.md against the whole runs that come with the program: its tables are theirs, and they are of these recipes."""
+"""README.md and docs/ against the whole runs that come with the program: their tables are those runs'."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
-from fmnist import report
-from recipes import RECIPES, REFERENCE, with_options
+from benchmarks import results
+from fmnist import options, report
+from recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+README, RESULTS = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/results.md"))
 
 
-def numbers(name: str) -> dict:
-    return json.loads((REFERENCE / name / "metrics.json").read_text())
+def test_the_readme_is_read_in_ten_minutes():
+    assert len(README) < 12_000
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_table_is_what_the_program_prints_of_the_run(name):
-    assert report.results_table(numbers(name)) in README
+def test_tables_are_what_the_program_prints():
+    assert report.results_table(report.reference_run(report.REFERENCE / "classic")) in README
+    assert results.overview() in README
+    assert f"{results.page()}\n" == RESULTS
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_run_was_of_the_recipe_as_it_is(name):
-    recipe, run = with_options(RECIPES[name], {}), numbers(name)
+    recipe, run = options.changed(RECIPES[name], {}), report.reference_run(report.REFERENCE / name)
     assert (run["recipe"], run["title"], run["notes"]) == (recipe.name, recipe.title, list(recipe.notes))
     of_the_run = {key: (model["title"], model["config"]) for key, model in run["models"].items()}
     assert of_the_run == {network.name: (network.title, network.settings) for network in recipe.networks}
 
 
-def test_every_picture_is_there_and_none_is_there_in_vain():
-    shown = {ROOT / path for path in re.findall(r"\]\((outputs/reference/[^)]+\.png)\)", README)}
-    assert shown == set(REFERENCE.rglob("*.png"))
+def test_every_picture_and_page_that_is_linked_is_there_and_no_picture_is_there_in_vain():
+    links = {ROOT / path for path in re.findall(r"\]\(([^):]+)\)", README)}
+    links |= {(ROOT / "docs" / path).resolve() for path in re.findall(r"\]\((\.\./[^):]+)\)", RESULTS)}
+    assert all(path.exists() for path in links)
+    assert {path for path in links if path.suffix == ".png"} == set(report.REFERENCE.rglob("*.png"))

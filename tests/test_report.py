@@ -13,14 +13,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.metrics import classification_report, precision_recall_fscore_support
 
-from fmnist import report
+from fmnist import captions, files, report
+from fmnist.evaluation import Predictions
+from fmnist.page import CORRECT_SHOWN, add_figures, write_report
 from fmnist.report import MEASURES
 from recipes import RECIPES
 
 CLASSES = ("T-shirt/top", "Trouser", "Bag")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2]
-ANSWERS = {"ffn": [0, 0, 1, 1, 1, 1, 0, 2, 2, 2, 2, 0], "cnn": [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2]}
+PREDICTED = {"ffn": [0, 0, 1, 1, 1, 1, 0, 2, 2, 2, 2, 0], "cnn": [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2]}
 CONFUSION = {"ffn": [[2, 2, 0], [1, 2, 0], [1, 0, 4]], "cnn": [[3, 1, 0], [0, 3, 0], [0, 0, 5]]}
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 28, 28), dtype=np.uint8)
 EVIL = (
@@ -30,29 +33,37 @@ EVIL = (
 )
 
 
-def evaluation(name: str) -> SimpleNamespace:
-    """Image i is answered with probability 0.60 + i/100; half of the rest goes to each other class."""
-    sure = 0.6 + np.arange(12) / 100
-    probabilities = np.repeat((1 - sure)[:, None] / 2, 3, axis=1)
-    probabilities[np.arange(12), ANSWERS[name]] = sure
-    third = {"precision": [0.5, 0.5, 1.0], "recall": [0.5, 2 / 3, 0.8], "f1": [0.5, 4 / 7, 8 / 9]}
-    return SimpleNamespace(
-        probabilities=probabilities.astype(np.float32),
-        labels=np.array(LABELS),
-        confusion=np.array(CONFUSION[name]),
-        per_class=third,
-    )
+def predictions(name: str) -> Predictions:
+    """Image i is predicted with probability 0.60 + i/100; half of the rest goes to each other class."""
+    confidence = 0.6 + np.arange(12) / 100
+    probabilities = np.repeat((1 - confidence)[:, None] / 2, 3, axis=1)
+    probabilities[np.arange(12), PREDICTED[name]] = confidence
+    return Predictions(IMAGES, np.array(LABELS), probabilities.astype(np.float32))
 
 
-def network(title: str, accuracy: float, **more: object) -> dict:
+def per_class(labels: list, predicted: list) -> dict:
+    names = ("precision", "recall", "f1", "support")
+    scores = precision_recall_fscore_support(labels, predicted, zero_division=0)
+    return {name: values.tolist() for name, values in zip(names, scores, strict=True)}
+
+
+def network(title: str, accuracy: float, predicted: str = "ffn", **more: object) -> dict:
     return {
         "title": title,
+        "change": "",
+        "published": {},
+        "reproduction": {},
         "parameters": 203530,
+        "multiply_adds": 203264,
         "test_accuracy": accuracy,
         "train_subset_accuracy": 0.9,
         "mean_accuracy": 0.85,
         "test_loss": 0.5,
-        "epochs": [{"train_loss": 0.9, "seconds": 2.0}, {"train_loss": 0.25, "seconds": 2.0}],
+        "train_loss": 0.25,
+        "confusion": CONFUSION[predicted],
+        "per_class": per_class(LABELS, PREDICTED[predicted]),
+        "config": {"network": {"hidden": [256]}},
+        "epochs": [{"train_loss": 0.9, "train_accuracy": 0.7}, {"train_loss": 0.25, "train_accuracy": 0.9}],
         "training_seconds": 4.0,
         "seconds_per_epoch": 2.0,
         **more,
@@ -60,13 +71,45 @@ def network(title: str, accuracy: float, **more: object) -> dict:
 
 
 def metrics(**more: object) -> dict:
+    one_seed = {"test_accuracy": {"verdict": "one seed: no verdict", "n": 1}}
     models = {
-        "ffn": network("FFN", 0.8841, published={"test_accuracy": 0.8836}),
-        "cnn": network("CNN", 0.9152, parameters=421642),
+        "ffn": network("FFN", 0.8841, published={"test_accuracy": 0.8836}, reproduction=one_seed),
+        "cnn": network("CNN", 0.9152, "cnn", parameters=421642),
     }
-    comparison = {"a": "ffn", "b": "cnn", "difference": 0.0311, "p_value": 0.0002, "n": 10000}
-    comparison |= {"test": "McNemar", "verdict": "more than noise"}
-    return {"recipe": "classic", "title": "Two", "models": models, "comparisons": [comparison], **more}
+    comparison = {"a": "ffn", "b": "cnn", "difference": 0.0311, "p_value": 0.0002, "n": 10000, "test": "McNemar"}
+    comparison |= {"verdict": "these two trained networks differ (McNemar p < 0.001); one seed says nothing"}
+    machine = {"device": "cpu", "precision": "fp32", "threads": 2, "versions": {"torch": "2.14.1"}}
+    machine |= {"processor": "M1", "created": "2026-01-02T03:04:05", "command": "python f.py", "commit": "abc"}
+    rest = {"source": "", "seed": 0, "data": {"source": "a folder"}, "best": None, "columns": [], "notes": []}
+    rest |= {"release": "current"}
+    return {
+        "recipe": "classic",
+        "title": "Two",
+        "models": models,
+        "comparisons": [comparison],
+        **machine,
+        **rest,
+        **more,
+    }
+
+
+def one(model: dict) -> dict:
+    return metrics(models={"v": model}, comparisons=[])
+
+
+def with_seeds(**more: object) -> dict:
+    """FFN from three seeds."""
+    several = {
+        "seeds": [{"seed": 4 + n, "epochs": [{"train_loss": 0.1 * n, "train_accuracy": 0.9}]} for n in range(3)],
+        "mean": {"test_accuracy": 0.8850, "train_loss": 0.2, "test_loss": 0.4, "best_epoch": 7.5},
+        "std": {"test_accuracy": 0.0012, "test_loss": 0.01, "best_epoch": 0.7071},
+        "published": {"test_accuracy": 0.8836, "test_loss": 0.41},
+        "reproduction": {
+            "test_accuracy": {"verdict": "exceeded", "n": 3},
+            "test_loss": {"verdict": "reproduced", "n": 3},
+        },
+    }
+    return network("FFN", 0.8812, best_epoch=8, **several, **more)
 
 
 def figure(folder: Path, name: str) -> Path:
@@ -77,8 +120,8 @@ def figure(folder: Path, name: str) -> Path:
 
 
 def write(folder: Path, run: dict | None = None, classes: tuple = CLASSES, figures: tuple = ()) -> str:
-    evaluations = {name: evaluation(name) for name in ("ffn", "cnn")}
-    report.write_report(folder / "report.html", run or metrics(), evaluations, IMAGES, figures, classes)
+    run = run or metrics()
+    write_report(folder / "report.html", run, {name: predictions(name) for name in run["models"]}, figures, classes)
     return (folder / "report.html").read_text("utf-8")
 
 
@@ -88,12 +131,16 @@ def table(run: dict) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
+def remarks(run: dict) -> list[str]:
+    return [line for line in report.results_table(run).splitlines() if line.startswith("- ")]
+
+
 # The results table
 
 
 def test_table_has_the_published_figure_and_the_difference_beside_the_measured_one():
     header, _, ffn, cnn = table(metrics())
-    expected = "Network Parameters Test_% published points Subset_% Mean_% Test_loss Seconds"
+    expected = "Network Parameters Test_% published points Train_%_(2,000_images) Pooled_% Test_loss Seconds"
     assert [name.replace(" ", "_") for name in header] == expected.split()
     assert ffn == ["FFN", "203,530", "88.41", "88.36", "+0.05", "90.00", "85.00", "0.5000", "4.0"]
     assert cnn == ["CNN", "421,642", "91.52", "-", "-", "90.00", "85.00", "0.5000", "4.0"]
@@ -101,50 +148,40 @@ def test_table_has_the_published_figure_and_the_difference_beside_the_measured_o
 
 def test_every_published_measure_gets_its_column_and_the_training_loss_only_then():
     published = {"parameters": 203530, "test_loss": 0.2689, "train_loss": 0.2318, "mean_accuracy": 0.8883}
-    header, _, row = table({"models": {"v": network("V", 0.88, published=published)}})
+    header, _, row = table(one(network("V", 0.88, published=published)))
     beside = {name: (row[i], row[i + 1]) for i, name in enumerate(header) if header[i + 1 : i + 2] == ["published"]}
     assert beside == {
         "Parameters": ("203,530", "203,530"),
-        "Mean %": ("85.00", "88.83"),
+        "Pooled %": ("85.00", "88.83"),
         "Test loss": ("0.5000", "0.2689"),
         "Train loss": ("0.2500", "0.2318"),
     }
 
 
-def test_several_seeds_give_mean_spread_and_their_number():
-    several = {
-        "seeds": [{"seed": 0}, {"seed": 1}, {"seed": 2}],
-        "mean": {"test_accuracy": 0.8850, "test_loss": 0.4},
-        "std": {"test_accuracy": 0.0012, "test_loss": 0.01},
-        "published": {"test_accuracy": 0.8836},
-    }
-    header, _, row = table({"models": {"ffn": network("FFN", 0.7, **several)}})
+def test_several_seeds_give_mean_std_and_verdicts_on_the_published_figures():
+    run = one(with_seeds())
+    header, _, row = table(run)
     cells = dict(zip(header, row, strict=True))
     assert cells["Test %"] == "88.50 ± 0.12"
-    assert cells["Test loss"] == "0.4000 ± 0.0100"
-    assert (cells["points"], cells["Seeds"], cells["Subset %"]) == ("+0.14", "3", "90.00")
+    assert cells["Epoch"] == "7.5 ± 0.7"
+    assert (cells["points"], cells["Seeds"], cells["Pooled %"]) == ("+0.14", "3", "85.00")
+    assert remarks(run) == [
+        "- Weights kept, confusion matrices and images: FFN of seed 4, 88.12 %",
+        "- FFN (3 seeds): test accuracy 88.36 published, 88.50 ± 0.12 measured: exceeded; "
+        "test loss 0.4100 published, 0.4000 ± 0.0100 measured: reproduced",
+    ]
 
 
-def test_the_epoch_that_was_chosen_has_a_column_where_one_was():
-    chosen = {"models": {"v1": network("V1", 0.9, best_epoch=8), "v2": network("V2", 0.9, best_epoch=137)}}
-    header, _, *rows = table(chosen)
-    assert [row[header.index("Epoch")] for row in rows] == ["8", "137"]
-    assert "Epoch: the best on the validation images" in report.results_table(chosen)
-    several = network("V1", 0.9, best_epoch=8, seeds=[{}, {}], mean={"best_epoch": 7.5}, std={"best_epoch": 0.7071})
-    header, _, row = table({"models": {"v1": several}})
-    assert row[header.index("Epoch")] == "7.5 ± 0.7"
-
-
-def test_columns_that_a_recipe_asks_for_are_shown_and_no_others():
-    usual = report.results_table(metrics()).splitlines()[0]
-    assert "Multiply-adds" not in usual
-    numbers = metrics(columns=["multiply_adds", "seconds_per_epoch"])
-    numbers["models"]["cnn"]["multiply_adds"] = 4_241_152
-    header, _, ffn, cnn = report.results_table(numbers).splitlines()[:4]
-    assert "Multiply-adds" in header
-    assert "Seconds/epoch" in header
-    assert "4,241,152" in cnn
-    assert " 2.0 |" in ffn
+def test_columns_of_some_runs_only():
+    """The epoch that was chosen, where one was, and what a recipe asks for."""
+    usual = table(metrics())[0]
+    assert not {"Epoch", "Multiply-adds", "Seconds/epoch"} & set(usual)
+    run = metrics(columns=["multiply_adds", "seconds_per_epoch"])
+    run["models"]["cnn"] |= {"multiply_adds": 4_241_152, "best_epoch": 137}
+    header, _, *rows = table(run)
+    ffn, cnn = (dict(zip(header, row, strict=True)) for row in rows)
+    assert (cnn["Multiply-adds"], cnn["Epoch"], ffn["Seconds/epoch"]) == ("4,241,152", "137", "2.0")
+    assert "Epoch: the best on the validation images" in report.results_table(run)
 
 
 def test_every_column_that_a_recipe_asks_for_is_one_of_the_table():
@@ -152,54 +189,92 @@ def test_every_column_that_a_recipe_asks_for_is_one_of_the_table():
     assert asked <= {measure.key for measure in MEASURES if measure.if_asked}
 
 
-def test_below_the_table_stand_changes_comparisons_and_notes():
-    run = metrics(notes=["A note\nof two lines."])
+def test_below_the_table_stand_warnings_verdicts_changes_comparisons_source_and_notes():
+    run = metrics(notes=["A note\nof two lines."], source="A. Author, github.com/a/b", release="first")
     run["models"]["cnn"]["change"] = "convolutions"
-    lines = report.results_table(run).splitlines()
-    assert lines[-3:] == [
+    assert remarks(run) == [
+        "- Warning: measured on the first release of the data set, whose test images are partly today's training "
+        "images; accuracies are not comparable",
+        "- One seed: no verdict on the published figures (--seeds 5)",
         "- CNN: convolutions (+3.11 points)",
-        "- CNN - FFN: +3.11 points, McNemar p < 0.001, n = 10,000: more than noise",
+        "- CNN - FFN: +3.11 points: these two trained networks differ (McNemar p < 0.001); one seed says nothing",
+        "- Published figures: A. Author, github.com/a/b",
         "- A note of two lines.",
     ]
-    run["comparisons"][0]["p_value"] = 0.25
-    assert "McNemar p = 0.250, n = 10,000" in report.results_table(run)
+    assert "Warning" not in report.results_table(run | {"release": "current"})
 
 
-def test_numbers_that_are_missing_or_not_finite_are_left_out():
-    header, _, row = table({"models": {"v": network("A|B", float("nan"), test_loss=None)}})
+def test_numbers_that_are_not_finite_are_left_out():
+    header, _, row = table(one(network("A|B", float("nan"), test_loss=float("inf"))))
     assert row[0] == "A\\|B"
     assert not {"Test %", "Test loss"} & set(header)
 
 
 def test_statistics_stand_alone_where_no_network_was_trained():
-    rows = [{"class": "Bag", "images": 6000, "mean": 0.35}, {"class": "Coat", "images": 6000, "mean": 0.4}]
-    text = report.results_table({"models": {}, "statistics": {"pixel mean": 0.286, "classes": rows}})
-    assert text.splitlines()[0] == "- pixel mean: 0.2860"
-    assert text.splitlines()[-1] == "| Coat  |  6,000 | 0.4000 |"
+    rows = [
+        {"class": "Bag", "images": 6000, "pixel deviation": 0.35},
+        {"class": "Coat", "images": 6000, "pixel deviation": 0.4},
+    ]
+    statistics = {"pixel mean": 0.286, "classes": rows}
+    lines = report.results_table(metrics(models={}, comparisons=[], statistics=statistics)).splitlines()
+    assert lines[0] == "- pixel mean: 0.2860"
+    assert "pixel standard deviation |" in lines[2]
+    assert [cell.strip() for cell in lines[-1].split("|")] == ["", "Coat", "6,000", "0.4000", ""]
 
 
-# Files written whole
+# --list
 
 
-@pytest.mark.parametrize("file", ["metrics.json", "report.html"])
-def test_a_kill_while_writing_leaves_the_earlier_file(tmp_path, file):
-    (tmp_path / file).write_bytes(b"before")
-    program = (
-        "import os, sys, time; from pathlib import Path; from fmnist import files; from tests import test_report\n"
-        "os.fsync = lambda file: (print('written', flush=True), time.sleep(60))\n"
-        "folder = Path(sys.argv[1])\n"
-        "files.write_json(folder / 'metrics.json', {}) if 'json' in sys.argv[2] else test_report.write(folder)"
+def test_the_list_says_of_each_recipe_what_was_published_by_whom_and_measured(tmp_path, monkeypatch):
+    ffn = SimpleNamespace(
+        name="ffn", title="FFN", training=SimpleNamespace(epochs=20), published={"test_accuracy": 0.8836}
     )
-    command = [sys.executable, "-c", program, str(tmp_path), file]
+    own = SimpleNamespace(name="own", title="Own", training=SimpleNamespace(epochs=3), published={})
+    recipe = SimpleNamespace(
+        name="two", title="FFN and own", summary="in short", source="A. Author", networks=(ffn, own), notes=("A note.",)
+    )
+    bare = SimpleNamespace(name="explore", title="the data", summary="no network", source="", networks=(), notes=())
+    (tmp_path / "two").mkdir()
+    files.write_json(tmp_path / "two" / "metrics.json", metrics(models={"ffn": with_seeds(training_seconds=90.0)}))
+    monkeypatch.setattr(report, "REFERENCE", tmp_path)
+    assert report.listing([recipe, bare]).splitlines() == [
+        "two: FFN and own",
+        "    in short",
+        "    published by A. Author",
+        "    trained once in 1.5 minutes on cpu in fp32",
+        "    ffn          FFN                       20 epochs   test accuracy: 88.36 published, 88.50 ± 0.12 measured",
+        "    own          Own                        3 epochs   test accuracy:     - published,     - measured",
+        "    A note.",
+        "",
+        "explore: the data",
+        "    no network",
+    ]
+
+
+def test_importing_it_imports_nothing_heavy():
+    program = "import sys, fmnist.report; print({'torch', 'numpy', 'matplotlib', 'jinja2', 'PIL'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+# report.html
+
+
+def test_a_kill_while_writing_leaves_the_earlier_page(tmp_path):
+    (tmp_path / "report.html").write_bytes(b"before")
+    program = (
+        "import json, os, sys, time; from fmnist.page import write_report\n"
+        "os.fsync = lambda file: (print('written', flush=True), time.sleep(60))\n"
+        "write_report(sys.argv[1], json.loads(sys.argv[2]), {}, [], [])"
+    )
+    run = json.dumps(metrics(models={}, comparisons=[]))
+    command = [sys.executable, "-c", program, str(tmp_path / "report.html"), run]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "written\n"
         child.kill()
     assert child.returncode == -signal.SIGKILL
-    assert (tmp_path / file).read_bytes() == b"before"
+    assert (tmp_path / "report.html").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 2, "the kill came while the new file was beside it"
-
-
-# report.html
 
 
 class Page(HTMLParser):
@@ -237,7 +312,7 @@ def test_every_cell_that_counts_something_is_a_button_with_its_number(tmp_path):
         if count
     }
     assert sorted(cells) == sorted(expected)
-    assert 'aria-label="2 of class T-shirt/top, answered Trouser"' in text
+    assert 'aria-label="2 of true class T-shirt/top, predicted Trouser"' in text
 
 
 def test_the_images_of_a_cell_are_the_right_ones_with_their_probabilities(tmp_path):
@@ -259,9 +334,13 @@ def test_each_tile_of_the_sprite_is_its_test_image(tmp_path):
         np.testing.assert_array_equal(sheet[:, 28 * tile : 28 * tile + 28], IMAGES[index])
 
 
-def test_margins_show_precision_recall_and_f1(tmp_path):
-    margins = re.findall(r'<td class="margin">([^<]*)</td>', write(tmp_path))[:9]
-    assert margins == ["50", "67", "80", "50", "50", "100", "50", "57", "89"]
+def test_the_classification_report_is_scikit_learns(tmp_path):
+    text = write(tmp_path, one(network("V", 7 / 12)) | {"models": {"ffn": network("V", 8 / 12)}})
+    region = text[text.index('aria-label="Classification report of V"') :]
+    rows = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", region, re.S)]
+    expected = classification_report(LABELS, PREDICTED["ffn"], target_names=CLASSES, digits=3)
+    lines = [re.split(r"\s{2,}", line.strip()) for line in expected.splitlines() if line.strip()]
+    assert [list(filter(None, row)) for row in rows] == [["class", *lines[0]], *lines[1:]]
 
 
 def test_figures_go_to_their_networks_and_the_drawn_confusion_gives_way_to_the_table(tmp_path):
@@ -284,17 +363,29 @@ def test_the_page_fetches_nothing_and_needs_no_script_for_tables(tmp_path):
     assert "default-src 'none'" in text
     assert not page.all("link")
     body = " ".join("".join(page.text).split())
-    assert all(words in body for words in ("88.41", "+0.05", "CNN - FFN: +3.11 points, McNemar p < 0.001"))
+    assert all(
+        words in body
+        for words in (
+            "88.41",
+            "+0.05",
+            "CNN - FFN: +3.11 points: these two trained networks differ (McNemar p < 0.001)",
+        )
+    )
 
 
 def evil_run(folder: Path) -> str:
     """A page in which everything that comes from outside is markup."""
     image, script, quote = EVIL
     run = metrics(title=script, notes=list(EVIL), data={"source": image}, versions={quote: script}, seed=quote)
+    run |= dict.fromkeys(("source", "created", "command", "commit", "processor", "release", "device"), image)
     run["models"]["ffn"] |= {"title": image, "change": script, "config": {"arguments": {quote: [image]}}}
+    run["comparisons"][0]["verdict"] = script
     run["statistics"] = {image: script, "rows": [{quote: image}]}
-    files = [figure(folder, "<img src=x onerror=alert(1)>.png"), figure(folder, 'ffn_"><script>.png')]
-    return write(folder, run, EVIL, tuple(zip((image, script), files, strict=True)))
+    names = ("<img src=x onerror=alert(1)>.png", 'ffn_"><script>.png', "ffn_loss.png")
+    files = [figure(folder, name) for name in names]
+    write(folder, run, EVIL, tuple(zip((image, script, quote), files, strict=True)))
+    add_figures(folder / "report.html", [(script, files[0])])
+    return (folder / "report.html").read_text("utf-8")
 
 
 @pytest.mark.fault(35, "markup in a file name or class name shown in report.html")
@@ -302,7 +393,7 @@ def test_markup_from_outside_is_escaped_everywhere(tmp_path):
     text = evil_run(tmp_path)
     page = Page(text)
     assert len(page.all("script")) == 2
-    assert len(page.all("img")) == 2
+    assert len(page.all("img")) == 4
     assert all(attributes["src"].startswith("data:") for attributes in page.all("img"))
     assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
     assert "document.title=2</script>" not in text
@@ -311,45 +402,91 @@ def test_markup_from_outside_is_escaped_everywhere(tmp_path):
 
 
 def test_an_exploration_has_figures_and_statistics_only(tmp_path):
-    run = {"recipe": "explore", "models": {}, "statistics": {"pixel mean": 0.286}}
-    report.write_report(tmp_path / "report.html", run, {}, None, [("Counts", figure(tmp_path, "counts.png"))], CLASSES)
+    run = metrics(recipe="explore", models={}, comparisons=[], statistics={"pixel mean": 0.286})
+    write_report(tmp_path / "report.html", run, {}, [("Counts", figure(tmp_path, "counts.png"))], CLASSES)
     text = (tmp_path / "report.html").read_text("utf-8")
     assert "0.2860" in text
     assert "<b>Counts</b>" in text
     assert not re.search('<script|class="confusion"', text)
 
 
-def test_a_network_without_images_still_shows_its_confusion(tmp_path):
-    run = {"models": {"ffn": network("FFN", 0.66, confusion=CONFUSION["ffn"])}}
-    report.write_report(tmp_path / "report.html", run, {}, None, [], CLASSES)
+def test_a_network_without_predictions_still_shows_its_confusion(tmp_path):
+    write_report(tmp_path / "report.html", metrics(), {}, [], CLASSES)
     text = (tmp_path / "report.html").read_text("utf-8")
-    assert 'class="confusion"' in text
+    assert text.count('class="confusion"') == 2
     assert "<button" not in text
+
+
+def test_of_several_seeds_the_page_names_the_one_it_shows(tmp_path):
+    text = " ".join(write(tmp_path, metrics(models={"ffn": with_seeds()}, comparisons=[], seed=4)).split())
+    assert "<dt>Seeds</dt><dd>4 to 6</dd>" in text
+    assert "<dt>Test accuracy, %, mean of 3 seeds</dt><dd>88.50 ± 0.12</dd>" in text
+    assert "Confusion matrix, scores by class and images are of seed 4, 88.12 %, as are the weights in ffn.pth." in text
+
+
+def test_the_page_says_how_it_was_made(tmp_path):
+    run = metrics(release="first")
+    text = write(tmp_path, run)
+    said = (*(run[key] for key in ("created", "command", "commit", "processor")), "torch 2.14.1", "a folder")
+    assert all(f"<dd>{value}</dd>" in text for value in said)
+    assert "<strong>Warning: measured on the first release" in text
+
+
+# Figures added later
+
+
+def alternatives(text: str) -> dict[str, str]:
+    """The alternative text of each figure, by its file."""
+    return {attributes["title"]: attributes["alt"] for attributes in Page(text).all("img")}
+
+
+def test_figures_added_later_take_the_place_of_those_added_before(tmp_path):
+    before = write(tmp_path)
+    page, first, second = (
+        tmp_path / "report.html",
+        figure(tmp_path, "kernels_grid.png"),
+        figure(tmp_path, "photograph.png"),
+    )
+    add_figures(page, [("CNN: kernels of <conv1>", first)])
+    once = page.read_text("utf-8")
+    assert "<b>CNN: kernels of &lt;conv1&gt;</b>" in once
+    assert alternatives(once) == {"kernels_grid.png": captions.WITHOUT_NUMBERS["kernels_grid"]}
+    add_figures(page, [("A photograph", second)])
+    twice = page.read_text("utf-8")
+    assert list(alternatives(twice)) == ["photograph.png"]
+    assert twice.count('<section id="layers">') == 1
+    add_figures(page, [("CNN: kernels of <conv1>", first)])
+    assert page.read_text("utf-8") == once
+    added = re.sub(r"(<!-- layer figures -->).*(<!-- end of layer figures -->)", r"\1\2", once, flags=re.S)
+    assert added == before, "nothing else has changed"
+
+
+def test_figures_are_added_to_no_page_that_has_no_place_for_them(tmp_path):
+    picture = figure(tmp_path, "kernels_grid.png")
+    add_figures(tmp_path / "report.html", [("a", picture)])
+    assert not (tmp_path / "report.html").exists()
+    (tmp_path / "report.html").write_bytes(b"<html>of an earlier version")
+    add_figures(tmp_path / "report.html", [("a", picture)])
+    assert (tmp_path / "report.html").read_bytes() == b"<html>of an earlier version"
+    page = write(tmp_path)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        add_figures(tmp_path / "report.html", [("a", tmp_path / "missing.png")])
+    assert (tmp_path / "report.html").read_text("utf-8") == page
 
 
 def test_two_networks_of_the_usual_accuracy_stay_small_even_where_images_do_not_compress(tmp_path):
     generator = np.random.default_rng(1)
     images = generator.integers(0, 256, (10000, 28, 28), dtype=np.uint8)
     labels = np.arange(10000) % 10
-    evaluations = {}
+    made = {}
     for name, accuracy in (("ffn", 0.88), ("cnn", 0.91)):
-        answers = np.where(generator.random(10000) < accuracy, labels, generator.integers(0, 10, 10000))
-        confusion = np.zeros((10, 10), int)
-        np.add.at(confusion, (labels, answers), 1)
+        predicted = np.where(generator.random(10000) < accuracy, labels, generator.integers(0, 10, 10000))
         probabilities = np.full((10000, 10), 0.01, np.float32)
-        probabilities[np.arange(10000), answers] = 0.91
-        arrays = {"probabilities": probabilities, "labels": labels, "confusion": confusion}
-        evaluations[name] = SimpleNamespace(**arrays, per_class={})
-    report.write_report(tmp_path / "report.html", metrics(), evaluations, images, [], "abcdefghij")
+        probabilities[np.arange(10000), predicted] = 0.91
+        made[name] = Predictions(images, labels, probabilities)
+    write_report(tmp_path / "report.html", metrics(), made, [], "abc")
     text = (tmp_path / "report.html").read_text("utf-8")
     assert len(text) < 6e6
-    for (name, scored), shown in zip(evaluations.items(), pictures(text)["images"], strict=True):
-        off_diagonal = scored.confusion.sum() - np.trace(scored.confusion)
-        assert sum(image[2] != image[3] for image in shown) == off_diagonal, f"{name}: all mistakes are there"
-        assert sum(image[2] == image[3] for image in shown) == 10 * report.CORRECT_SHOWN
-
-
-def test_importing_it_imports_nothing_heavy():
-    program = "import sys, fmnist.report; print({'torch', 'matplotlib', 'jinja2', 'PIL'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    for (name, own), shown in zip(made.items(), pictures(text)["images"], strict=True):
+        assert sum(image[2] != image[3] for image in shown) == (~own.correct).sum(), f"{name}: all errors are there"
+        assert sum(image[2] == image[3] for image in shown) == 10 * CORRECT_SHOWN

@@ -1,4 +1,4 @@
-"""report.html in a real browser: a click on a cell shows its images, and the page fits a phone."""
+"""report.html in a real browser: by mouse and keyboard, in the dark, and on a phone."""
 
 import json
 import os
@@ -7,13 +7,13 @@ import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fmnist import report
-from tests.test_report import EVIL, evil_run, metrics, write
+from fmnist.evaluation import Predictions
+from fmnist.page import write_report
+from tests.test_report import EVIL, evil_run, metrics, network, write
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -34,8 +34,8 @@ pytestmark = pytest.mark.skipif(not BROWSER and not os.environ.get("CI"), reason
 REPORT = """
 const told = (value) => document.body.append(Object.assign(document.createElement("pre"),
   {id: "told", textContent: JSON.stringify(value)}));
-const cell = (network, truth, answer) => document.querySelector(
-  `button[data-network="${network}"][data-true="${truth}"][data-predicted="${answer}"]`);
+const cell = (network, truth, predicted) => document.querySelector(
+  `button[data-network="${network}"][data-true="${truth}"][data-predicted="${predicted}"]`);
 const panel = (network) => {
   const made = document.getElementById("panel-" + network);
   return {
@@ -52,9 +52,9 @@ const panel = (network) => {
 """
 
 
-def told(page: Path, profile: Path) -> object:
+def told(page: Path, profile: Path, *flags: str) -> object:
     """Open `page` in the browser and return what its script told."""
-    command = [BROWSER or "chromium", *FLAGS, f"--user-data-dir={profile}", page.as_uri()]
+    command = [BROWSER or "chromium", *FLAGS, *flags, f"--user-data-dir={profile}", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.S)
     assert found, done.stderr[-2000:]
@@ -75,12 +75,11 @@ def test_a_click_on_a_cell_shows_its_images(tmp_path):
     cell(0, 0, 1).click();
     const wrong = panel(0), other = panel(1);
     cell(1, 2, 2).click();
-    cell(1, 2, 2).focus();
-    told({first, wrong, other, right: panel(1), focused: document.activeElement.textContent});
+    told({first, wrong, other, correct: panel(1)});
     """
     seen = told(with_script(tmp_path, write(tmp_path), script), tmp_path / "profile")
-    first, wrong, right = seen["first"], seen["wrong"], seen["right"]
-    assert first["title"] == "Surest mistakes"
+    first, wrong, correct = seen["first"], seen["wrong"], seen["correct"]
+    assert first["title"] == "Most confident errors"
     assert [tile[0] for tile in first["tiles"]] == ["71.0\u00a0%", "66.0\u00a0%", "63.0\u00a0%", "62.0\u00a0%"]
     assert first["tiles"][0][1:] == ["Bag → T-shirt/top", "true: 14.5\u00a0%", "no. 11"]
     assert wrong["title"] == "T-shirt/top → Trouser"
@@ -92,10 +91,51 @@ def test_a_click_on_a_cell_shows_its_images(tmp_path):
     assert set(wrong["pictures"]) == {'url("data:image/png;base64,'}
     assert wrong["pressed"] == ["2"]
     assert wrong["height"] > 100
-    assert seen["other"]["title"] == "Surest mistakes", "the other network's panel stays as it was"
-    assert len(right["tiles"]) == 5
-    assert right["words"].startswith("5 images of class Bag, answered correctly")
-    assert seen["focused"] == "5", "a cell can be reached by keyboard"
+    assert seen["other"]["title"] == "Most confident errors", "the other network's panel stays as it was"
+    assert len(correct["tiles"]) == 5
+    assert correct["words"].startswith("5 images of class Bag, predicted correctly")
+
+
+def test_one_tab_stop_a_matrix_arrows_move_in_it_enter_goes_to_the_images_and_escape_comes_back(tmp_path):
+    script = """
+    const where = () => document.activeElement.ariaLabel || document.activeElement.className;
+    const press = (key, more = {}) => {
+      const event = new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true, ...more});
+      document.activeElement.dispatchEvent(event);
+      return [where(), event.defaultPrevented];
+    };
+    const stops = () => [...document.querySelectorAll(".confusion button")].filter((b) => b.tabIndex === 0)
+      .map((b) => [b.dataset.network, b.dataset.true, b.dataset.predicted].join(""));
+    const before = stops();
+    cell(1, 0, 0).focus();
+    const walk = ["Right", "Down", "Down", "Left", "Up", "Right"].map((way) => press("Arrow" + way));
+    const browsers = press("ArrowLeft", {altKey: true});
+    const after = stops();
+    cell(0, 1, 0).focus();
+    const entered = press("Enter"), title = panel(0).title, back = press("Escape");
+    const other = press("x");
+    cell(0, 2, 0).focus();
+    told({before, walk, browsers, after, entered, title, back, other, leap: press("ArrowRight")[0]});
+    """
+    seen = told(with_script(tmp_path, write(tmp_path), script), tmp_path / "profile")
+    assert seen["before"] == ["000", "100"]
+    labels = [label.replace(" of true class", "").replace("T-shirt/top", "top") for label, _ in seen["walk"]]
+    assert labels == [
+        "1 top, predicted Trouser",
+        "3 Trouser, predicted Trouser",
+        "3 Trouser, predicted Trouser",  # nothing is counted below it, nor on its left
+        "3 Trouser, predicted Trouser",
+        "1 top, predicted Trouser",
+        "1 top, predicted Trouser",
+    ]
+    assert all(prevented for _, prevented in seen["walk"]), "the page must not scroll"
+    assert seen["browsers"] == [seen["walk"][-1][0], False], "back in the browser's history is not ours"
+    assert seen["after"] == ["000", "101"], "the tab stop follows the focus"
+    assert seen["entered"] == ["tiles", True]
+    assert seen["title"] == "Trouser → T-shirt/top"
+    assert seen["back"] == ["1 of true class Trouser, predicted T-shirt/top", True]
+    assert seen["other"] == [seen["back"][0], False]
+    assert seen["leap"] == "4 of true class Bag, predicted Bag", "over a cell that counts nothing"
 
 
 @pytest.mark.fault(35, "markup in a file name or class name shown in report.html")
@@ -108,38 +148,90 @@ def test_markup_in_names_does_nothing_in_a_browser_but_show(tmp_path):
     assert seen == {"title": EVIL[1], "shown": f"{EVIL[0]} → {EVIL[1]}", "scripts": 3}
 
 
+NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
 def ten_classes(folder: Path) -> str:
-    """A page as wide as pages get: ten classes with the data set's names, and counts of four digits."""
-    names = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+    """A page as wide as pages get: the data set's names, counts of four digits, a class of which all are errors."""
     labels = np.repeat(np.arange(10), 1000)
-    answers = np.where(np.arange(10000) % 1000 < 100, np.arange(10000) % 10, labels)
-    answers[labels == 9] = 9
+    predicted = np.where(np.arange(10000) % 1000 < 100, np.arange(10000) % 10, labels)
+    predicted[labels >= 8] = 9
     confusion = np.zeros((10, 10), int)
-    np.add.at(confusion, (labels, answers), 1)
-    shares = dict.fromkeys(("precision", "recall", "f1"), [0.888] * 9 + [1.0])
-    evaluation = SimpleNamespace(
-        probabilities=np.eye(10, dtype=np.float32)[answers], labels=labels, confusion=confusion, per_class=shares
-    )
-    images = np.zeros((10000, 28, 28), np.uint8)
-    report.write_report(folder / "report.html", metrics(), {"ffn": evaluation, "cnn": evaluation}, images, [], names)
+    np.add.at(confusion, (labels, predicted), 1)
+    scores = dict.fromkeys(("precision", "recall", "f1"), [0.888] * 9 + [1.0])
+    model = {"confusion": confusion, "per_class": {**scores, "support": [1000] * 10}}
+    run = metrics(models={"ffn": network("FFN", 0.81, **model), "cnn": network("CNN", 0.81, **model)}, release="first")
+    own = Predictions(np.zeros((10000, 28, 28), np.uint8), labels, np.eye(10, dtype=np.float32)[predicted])
+    write_report(folder / "report.html", run, {"ffn": own, "cnn": own}, [], NAMES)
     return (folder / "report.html").read_text("utf-8")
 
 
-@pytest.mark.parametrize("width", [360, 400, 800, 1280])
-def test_the_page_is_no_wider_than_the_screen(tmp_path, width):
+WIDTHS = (360, 400, 800, 1600)
+
+
+def test_the_page_is_no_wider_than_the_screen(tmp_path):
     script = """
     const cells = [...document.querySelectorAll(".confusion th, .confusion td")];
     const cut = cells.filter((cell) => cell.scrollWidth > cell.clientWidth);
     parent.postMessage([innerWidth, document.documentElement.scrollWidth, cut.map((e) => e.textContent)], "*");
     """
     page = with_script(tmp_path, ten_classes(tmp_path), f"cell(0, 0, 1).click(); {script}")
-    frame = tmp_path / "frame.html"
-    frame.write_text(
-        f"<body><script>{REPORT} addEventListener('message', (message) => told(message.data));</script>"
-        f'<iframe src="{page.name}" style="width: {width}px; height: 900px; border: 0"></iframe>',
+    frames = "".join(
+        f'<iframe src="{page.name}" style="width: {w}px; height: 900px; border: 0"></iframe>' for w in WIDTHS
+    )
+    (tmp_path / "frames.html").write_text(
+        f"<body><script>{REPORT} const all = []; addEventListener('message', (message) => {{"
+        f"all.push(message.data); if (all.length === {len(WIDTHS)}) told(all); }});</script>{frames}",
         "utf-8",
     )
-    inner, needed, cut = told(frame, tmp_path / "profile")
-    assert inner == width
-    assert needed <= width
-    assert cut == []
+    seen = told(tmp_path / "frames.html", tmp_path / "profile")
+    assert sorted(inner for inner, _, _ in seen) == list(WIDTHS)
+    assert all(needed <= inner for inner, needed, _ in seen)
+    assert all(cut == [] for _, _, cut in seen)
+
+
+CONTRASTS = """
+const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const over = ([r, g, b, a = 1], [x, y, z]) => [r * a + x * (1 - a), g * a + y * (1 - a), b * a + z * (1 - a)];
+const ground = (e) => e === null ? [255, 255, 255]
+  : over(channels(getComputedStyle(e).backgroundColor), ground(e.parentElement));
+const light = (c) => c.map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0.05);
+const contrast = (e, colour) => {
+  const pair = [light(over(channels(colour), ground(e))), light(ground(e))];
+  return Math.max(...pair) / Math.min(...pair);
+};
+const seen = [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility());
+const worded = seen.filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()));
+const line = (e) => {
+  const style = getComputedStyle(e);
+  return parseFloat(style.borderTopWidth) ? style.borderTopColor : style.borderBottomColor;
+};
+const lined = seen.filter((e) => e.matches("#results td, .errors, .panel, h2"));
+const worst = (pairs) => pairs.reduce((a, b) => a[0] < b[0] ? a : b);
+told({
+  words: worst(worded.map((e) => [contrast(e, getComputedStyle(e).color), e.outerHTML.slice(0, 200)])),
+  lines: worst(lined.map((e) => [contrast(e.parentElement, line(e)), e.outerHTML.slice(0, 99)])),
+  count: worded.length,
+  ground: ground(document.body),
+  scrolling: getComputedStyle(document.documentElement).scrollBehavior,
+});
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_dark", "scrolling"),
+    [
+        ([], False, "smooth"),
+        (["--blink-settings=preferredColorScheme=0", "--force-prefers-reduced-motion"], True, "auto"),
+    ],
+    ids=["light", "dark and reduced motion"],
+)
+def test_words_and_lines_stand_out_and_motion_is_as_the_reader_wants_it(tmp_path, flags, is_dark, scrolling):
+    script = f"cell(0, 8, 9).click(); {CONTRASTS}"
+    seen = told(with_script(tmp_path, ten_classes(tmp_path), script), tmp_path / "profile", *flags)
+    assert (sum(seen["ground"]) < 384) == is_dark
+    assert seen["scrolling"] == scrolling
+    assert seen["count"] > 300
+    assert seen["words"][0] >= 4.5, seen["words"]
+    assert seen["lines"][0] >= 3, seen["lines"]

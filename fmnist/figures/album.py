@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from fmnist.data import CLASSES, FashionMNIST
-from fmnist.evaluation import Evaluation
+from fmnist import activations
+from fmnist.data import FashionMNIST, Sample
+from fmnist.errors import Refused
+from fmnist.evaluation import Predictions
 from fmnist.exploration import Exploration
-from fmnist.figures import comparisons, curves
+from fmnist.figures import comparisons, curves, layers, predictions
 from fmnist.figures import dataset as dataset_figures
-from fmnist.figures.style import colours
+from fmnist.metrics import Metrics, Model
 
 # What a recipe may ask for besides the figures that every recipe has.
 EXTRA = {
@@ -21,91 +24,89 @@ EXTRA = {
     "layers": "kernels and activation maps of every convolutional network",
     "best layers": "the same of the network that is best on the validation images",
 }
-
-Pictures = list[tuple[str, Path]]  # title and place of each
+LONGEST_STEM = 50  # characters of a photograph's name that its pictures keep: with them no file name is too long
 
 
 class Album:
     """Draws figures into a folder and remembers their titles and places."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prefix: str = "") -> None:
         self.folder = folder
-        self.pictures: Pictures = []
+        self.prefix = prefix  # of the files' names
+        self.pictures: list[tuple[str, Path]] = []  # title and place of each
 
     def add(self, file: str, title: str, figure: Callable, *content: Any, **how: Any) -> None:
-        """Let `figure` draw `content` under `title`."""
-        figure(self.folder / file, *content, title=title, **how)
-        self.pictures.append((title, self.folder / file))
+        """Let `figure` draw `content` under `title`.
+
+        A picture that a viewer holds open cannot be replaced on Windows: it is named and left as it was.
+        """
+        path = self.folder / f"{self.prefix}{file}"
+        try:
+            figure(path, *content, title=title, **how)
+        except PermissionError:
+            print(f"{path} cannot be replaced and stays as it was; close the program that shows it, then run again")
+        else:
+            self.pictures.append((title, path))
 
 
-def draw_models(
-    extra: Sequence[str],
-    numbers: Mapping[str, Any],
-    evaluations: Mapping[str, Evaluation],
-    dataset: FashionMNIST,
-    folder: Path,
-) -> Pictures:
-    """Draw what the networks learnt and where they err: of all on common axes, then of each.
+# The data set
 
-    `numbers` is the content of metrics.json; `extra` names figures of EXTRA.
+
+def draw_dataset(album: Album, exploration: Exploration, dataset: FashionMNIST) -> None:
+    """Draw the data set itself, and its statistics."""
+    images, labels = dataset.train_images.cpu().numpy(), dataset.train_labels.cpu().numpy()
+    album.add("class_counts.png", "Images per class", dataset_figures.class_counts, exploration)
+    album.add("samples.png", "First images of each class", dataset_figures.sample_grid, images, labels)
+    album.add("class_means.png", "Mean image of each class", dataset_figures.class_means, exploration)
+    album.add("pixel_histogram.png", "Histogram of the pixels", dataset_figures.pixel_histogram, exploration)
+    album.add("class_statistics.png", "Pixel statistics of each class", dataset_figures.class_statistics, exploration)
+    title = "Correlation of the mean images (framed: the most similar other class)"
+    album.add("look_alikes.png", title, dataset_figures.look_alikes, exploration)
+
+
+# Trained networks
+
+
+def draw_models(album: Album, extra: Sequence[str], metrics: Metrics, predicted: Mapping[str, Predictions]) -> None:
+    """Draw the networks' trainings and scores on common axes; then, of each, what it `predicted` of the test images.
+
+    `extra` names figures of EXTRA. Raises ValueError for one that is not there.
     """
     if unknown := set(extra) - EXTRA.keys():
         raise ValueError(f"no such figures: {unknown}")
-    models = numbers["models"]
+    models = metrics["models"]
     if not models:
-        return []
-    histories = {name: model["epochs"] for name, model in models.items()}
-    titles = {name: model["title"] for name, model in models.items()}
-    accuracies = {name: model["test_accuracy"] for name, model in models.items()}
-    steps = {name: history[0]["steps"] for name, history in histories.items()} if "steps" in extra else None
-    palette = colours(models)
-    album = Album(folder)
-    album.add("loss_curves.png", "Loss", curves.loss_curves, histories, titles, steps_per_epoch=steps)
-    album.add("accuracy_curves.png", "Accuracy", curves.accuracy_curves, histories, accuracies, titles)
+        return
+    by_step = "steps" in extra
+    album.add("loss_curves.png", "Loss", curves.loss_curves, models, by_step=by_step)
+    album.add("accuracy_curves.png", "Accuracy", curves.accuracy_curves, models)
     if len(models) > 2:
-        known = {name: model["published"].get("test_accuracy") for name, model in models.items()}
-        compared = (histories, accuracies, known, titles)
-        album.add("model_comparison.png", "Comparison", curves.model_comparison, *compared)
+        album.add("model_comparison.png", "Loss and accuracy compared", curves.model_comparison, models)
+        album.add("accuracy_comparison.png", "Test accuracy compared", comparisons.accuracy_comparison, models)
     if "gains" in extra:
-        album.add("gains.png", "What each change gained", comparisons.gains, *_gains(models), **_spread(models))
+        album.add("gains.png", "Test accuracy gained by each change", comparisons.gains, models)
     if "cost" in extra:
-        album.add("cost.png", "Accuracy against complexity", comparisons.cost_scatter, _costs(models))
-    images = dataset.test_images.cpu().numpy()
-    for name, evaluation in evaluations.items():
-        own = steps and {name: steps[name]}
-        loss = ({name: histories[name]}, titles, palette)
-        album.add(f"{name}_loss.png", f"{titles[name]}: loss", curves.loss_curves, *loss, steps_per_epoch=own)
-        _draw_answers(album, name, titles[name], evaluation, images)
-    return album.pictures
+        album.add("cost.png", "Test accuracy against complexity", comparisons.cost_scatter, models)
+    for name, shown in predicted.items():
+        title = f"{models[name]['title']}: loss"
+        album.add(f"{name}_loss.png", title, curves.loss_curves, models, only=name, by_step=by_step)
+        _draw_predictions(album, name, models[name], shown)
 
 
-def _draw_answers(album: Album, name: str, title: str, evaluation: Evaluation, images: np.ndarray) -> None:
-    """Draw what one network answers to the test images, uint8 [T, 28, 28]: what it takes for what, and examples."""
-    confusion = (evaluation.confusion, evaluation.per_class, CLASSES)
-    album.add(f"{name}_confusion.png", f"{title}: confusion", curves.confusion_matrix, *confusion)
-    shown = (images, evaluation.labels, evaluation.probabilities, CLASSES)
-    album.add(f"{name}_examples.png", f"{title}: right and wrong", curves.examples, *shown)
-    album.add(f"{name}_correct.png", f"{title}: right", curves.gallery, *shown, correct=True)
-    album.add(f"{name}_incorrect.png", f"{title}: wrong", curves.gallery, *shown, correct=False)
+def _draw_predictions(album: Album, name: str, model: Model, shown: Predictions) -> None:
+    """Draw one network's confusion matrix, and examples of its predictions."""
+    title, seeds = model["title"], model.get("seeds", ())
+    seed = f" (seed {seeds[0]['seed']} of {len(seeds)})" if seeds else ""  # the first one's weights are kept
+    confusion = (model["confusion"], model["per_class"])
+    album.add(f"{name}_confusion.png", f"{title}: confusion matrix{seed}", predictions.confusion_matrix, *confusion)
+    about = f"{title}: correct and incorrect predictions{seed}"
+    album.add(f"{name}_examples.png", about, predictions.examples, shown)
+    for word in ("correct", "incorrect"):
+        about = f"{title}: {word} predictions{seed}"
+        album.add(f"{name}_{word}.png", about, predictions.gallery, shown, correct=word == "correct")
 
 
-def draw_data(found: Exploration, dataset: FashionMNIST, folder: Path) -> Pictures:
-    """Draw the data set itself, and what was found of it."""
-    images, labels = dataset.train_images.cpu().numpy(), dataset.train_labels.cpu().numpy()
-    album = Album(folder)
-    counts = (found.train_counts, found.test_counts)
-    album.add("class_counts.png", "Images of each class", dataset_figures.class_counts, *counts, CLASSES)
-    album.add("samples.png", "The first images of each class", dataset_figures.sample_grid, images, labels, CLASSES)
-    album.add(
-        "class_means.png", "The mean image of each class", dataset_figures.class_means, found.mean_images, CLASSES
-    )
-    pixels = (found.histogram, found.mean, found.deviation)
-    album.add("pixel_histogram.png", "Pixels of each grey level", dataset_figures.pixel_histogram, *pixels)
-    by_class = (found.class_means, found.class_deviations, CLASSES)
-    album.add("class_statistics.png", "Pixels of each class", dataset_figures.class_statistics, *by_class)
-    title = "Look-alikes: the framed class is nearest to that of its row"
-    album.add("look_alikes.png", title, dataset_figures.look_alikes, found.similarity, CLASSES)
-    return album.pictures
+# The layers of one network
 
 
 def networks_to_look_into(extra: Sequence[str], convolutional: Sequence[str], best: str | None) -> list[str]:
@@ -113,25 +114,40 @@ def networks_to_look_into(extra: Sequence[str], convolutional: Sequence[str], be
     return [name for name in convolutional if "layers" in extra or ("best layers" in extra and name == best)]
 
 
-def _gains(models: Mapping[str, Any]) -> tuple:
-    """What `comparisons.gains` draws: title, accuracy, change and published accuracy of each network."""
-    mean = [model.get("mean", model)["test_accuracy"] for model in models.values()]
-    published = [model["published"].get("test_accuracy") for model in models.values()]
-    return [m["title"] for m in models.values()], mean, [m["change"] for m in models.values()], published
+def draw_layers(album: Album, model: nn.Module, title: str, sample: Sample, layer: str | None = None) -> np.ndarray:
+    """Draw kernels and feature maps of `layer`, the activations by layer, and the photograph where the sample is one.
+
+    Without a `layer` it is the first convolution; of one that is none the kernels of the convolution before it are
+    drawn. Returns the class probabilities, float32 [10]. Raises Refused, naming those there are, if there is no such
+    layer, or no convolution.
+    """
+    stages, probabilities = activations.trace(model, sample.pixels)
+    shown = choose_stage(title, stages, layer)
+    kernels = activations.module_of(model, shown.source).weight.detach().cpu().numpy()
+    own = kernels.mean(axis=1) if shown.name == shown.source else None
+    album.add("kernels_grid.png", f"{title}: kernels of {shown.source}", layers.kernels_grid, kernels)
+    about = f"{title}: feature maps of {shown.name}, {sample.title}"
+    album.add("features_grid.png", about, layers.features_grid, sample.pixels, shown.maps, own)
+    drawn = [stage for stage in stages if activations.is_worth_drawing(model, stage)]
+    about = f"{title}: activations by layer, {sample.title}"
+    album.add("progression.png", about, layers.progression, sample.pixels, drawn, probabilities)
+    if sample.photograph is not None:
+        about, content = f"{sample.title}: prediction of {title}", (sample.photograph, sample.pixels, probabilities)
+        # The next photograph takes the first name and leaves the second.
+        for file in ("photograph.png", f"photograph_{Path(sample.title).stem[:LONGEST_STEM]}.png"):
+            album.add(file, about, layers.photograph, *content)
+    return probabilities
 
 
-def _spread(models: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The deviations over the seeds that `comparisons.gains` draws, where there are several."""
-    deviations = [model["std"]["test_accuracy"] for model in models.values() if "std" in model]
-    return {"deviations": deviations} if deviations else {}
-
-
-def _costs(models: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What `comparisons.cost_scatter` draws: a row per network, with the seconds of its average epoch."""
-    keys = ("title", "parameters", "multiply_adds")
-    measured = {name: model.get("mean", model) for name, model in models.items()}
-    return [
-        {"name": name, "seconds": measured[name]["seconds_per_epoch"], "test_accuracy": measured[name]["test_accuracy"]}
-        | {key: model[key] for key in keys}
-        for name, model in models.items()
-    ]
+def choose_stage(title: str, stages: Sequence[activations.Stage], layer: str | None) -> activations.Stage:
+    """Return the stage named `layer`, or the first convolution. Raises Refused if there is none."""
+    convolutional = [stage for stage in stages if stage.source]
+    if not convolutional:
+        raise Refused(f"{title} has no convolution to draw; name the weights of a CNN with --weights")
+    if layer is None:
+        return convolutional[0]
+    named = {stage.name: stage for stage in stages}
+    if layer not in named:
+        raise Refused(f"--layer {layer}: {title} has {', '.join(named)}")
+    stage = named[layer]
+    return stage if stage.source else stage._replace(source=convolutional[0].name)

@@ -1,112 +1,143 @@
-"""Pictures of several networks or runs set against each other: gains, costs, growth. Arrays in, PNG out."""
+"""Pictures of several networks or runs compared: accuracies, gains, costs, growth.
+
+Every function writes one PNG, whole or not at all, and returns its Figure. `models` are those of metrics.json; where a
+network was trained from several seeds, its mean is drawn, with their standard deviation as an error bar.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
 
-from fmnist.figures.style import BLUE, GREY, INK, MARKERS, VERMILION, colours, legend_below, sheet, spread
+from fmnist.figures.style import BLUE, GREY, INK, VERMILION, legend_below, looks, sheet
+from fmnist.metrics import Model
 
-COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds per image", "seconds": "seconds per epoch"}
+COSTS = {
+    "parameters": "parameters",
+    "multiply_adds": "multiply-adds per image",
+    "seconds_per_epoch": "seconds per epoch",
+}
 
 
-def gains(
-    path: Path | str,
-    names: Sequence[str],
-    accuracies: Sequence[float],
-    changes: Sequence[str],
-    published: Sequence[float | None],
-    title: str = "What each change gained",
-    deviations: Sequence[float] | None = None,
-) -> Figure:
-    """Draw a bar per version with its test accuracy, what it gained over the one before, and the published accuracy.
+def accuracy_comparison(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
+    """Draw a bar per network with its test accuracy, and a mark at the published one where there is one."""
+    with sheet(path, 10, 1.2 + 0.55 * len(models), title) as figure:
+        _accuracy_bars(figure, models, [fill(model["title"], 30) for model in models.values()])
+    return figure
 
-    `changes` says what changed from version to version; `deviations` is the spread over seeds, where there are several.
-    """
-    palette = colours(names)
-    known = [value for value in [*accuracies, *published] if value is not None]
-    # Bars from zero would all look alike: the axis is cut, and its label says so.
+
+def gains(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
+    """Draw a bar per version with its test accuracy, the published one, what changed and what was gained by it."""
+    names, before = [], None
+    for model in models.values():
+        accuracy = _accuracy(model)
+        gain = "" if before is None else f": {(accuracy - before) * 100:+.2f} points"
+        change = f"\n{fill(model['change'], 34)}" if model["change"] else ""
+        names.append(f"{model['title']}{gain}{change}")
+        before = accuracy
+    with sheet(path, 10, 1.2 + 0.9 * len(models), title) as figure:
+        _accuracy_bars(figure, models, names)
+    return figure
+
+
+def _accuracy(model: Model) -> float:
+    return model.get("mean", model)["test_accuracy"]
+
+
+def _std(model: Model) -> float:
+    """The standard deviation of the test accuracy over the seeds; 0 of one seed."""
+    return model["std"]["test_accuracy"] if "std" in model else 0.0
+
+
+def _accuracy_bars(figure: Figure, models: Mapping[str, Model], names: Sequence[str]) -> None:
+    """Draw a bar per network, named on its left, and in numbers on its right."""
+    own, axes = looks(models), figure.subplots()
+    start, end = _limits(models)
+    for row, (name, model) in enumerate(models.items()):
+        accuracy, error = _accuracy(model), _std(model)
+        bar = {"left": start, "height": 0.55, "color": own[name].color, "ecolor": INK}
+        axes.barh(row, accuracy - start, xerr=error or None, **bar)
+        words = f"{accuracy:.2%}" + (f" ± {error * 100:.2f}" if error else "")
+        if (published := model["published"].get("test_accuracy")) is not None:
+            axes.plot([published] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=2.5)
+            words += f"\npublished {published:.2%}"
+        axes.text(1.015, row, words, transform=axes.get_yaxis_transform(), va="center")
+    axes.set_yticks(range(len(models)), names)
+    axes.set(xlim=(start, end), ylim=(len(models) - 0.5, -0.5))
+    axes.set_xlabel(f"test accuracy (the axis starts at {start:.0%})" if start else "test accuracy")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(axis="y", visible=False)
+    if notes := _notes(models):
+        legend_below(figure, notes)
+
+
+def _limits(models: Mapping[str, Model]) -> tuple[float, float]:
+    """Where the axis of the accuracies starts and ends. Bars from zero would all look alike: it is cut."""
+    measured = [_accuracy(model) + sign * _std(model) for model in models.values() for sign in (-1, 1)]
+    published = [model["published"].get("test_accuracy") for model in models.values()]
+    known = [*measured, *(value for value in published if value is not None)]
     start = max(0.0, np.floor((min(known) - 0.02) * 50) / 50)
-    end = max(known) + (max(known) - start) * 0.3
-    with sheet(path, 10, 1.6 + 0.95 * len(names), title) as figure:
-        axes = figure.subplots()
-        rows = np.arange(len(names))
-        lengths = np.asarray(accuracies) - start
-        axes.barh(rows, lengths, left=start, height=0.55, color=[palette[name] for name in names], xerr=deviations)
-        for row, (accuracy, reference) in enumerate(zip(accuracies, published, strict=True)):
-            gain = f"\n{(accuracy - accuracies[row - 1]) * 100:+.2f} points" if row else ""
-            furthest = max(accuracy + (deviations[row] if deviations is not None else 0), reference or 0)
-            axes.text(furthest + (end - start) * 0.015, row, f"{accuracy:.2%}{gain}", va="center")
-            if reference is not None:
-                axes.plot([reference] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=2.5)
-        texts = [f"{name}\n{fill(change, 34)}" if change else name for name, change in zip(names, changes, strict=True)]
-        axes.set_yticks(rows, texts)
-        axes.set(xlim=(start, end), ylim=(len(names) - 0.5, -0.5))
-        axes.set_xlabel(f"test accuracy (the axis starts at {start:.0%})" if start else "test accuracy")
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.grid(axis="y", visible=False)
-        if any(value is not None for value in published):
-            mark = Line2D([], [], color=INK, linestyle="", marker="|", ms=16, mew=2.5, label="published")
-            legend_below(figure, [mark])
-    return figure
+    return start, max(known) + (max(known) - start) * 0.05
 
 
-def cost_scatter(
-    path: Path | str,
-    rows: Sequence[Mapping[str, Any]],
-    title: str = "Accuracy against complexity",
-) -> Figure:
-    """Draw test accuracy against each cost, a point per network.
+def _notes(models: Mapping[str, Model]) -> list[list[Artist]]:
+    """The legend's entries for the marks of published accuracies and for the error bars, where there are some."""
+    notes = []
+    if any("test_accuracy" in model["published"] for model in models.values()):
+        notes.append([Line2D([], [], color=INK, linestyle="", marker="|", ms=16, mew=2.5, label="published")])
+    return notes + _error_note(models)
 
-    Each row holds "name", "title", "test_accuracy", "parameters", "multiply_adds" and "seconds" (of one epoch); a cost
-    that is None or missing leaves the network out of that panel.
-    """
-    palette = colours([row["name"] for row in rows])
-    accuracies = [row["test_accuracy"] for row in rows]
-    margin = max(0.004, np.ptp(accuracies) * 0.25) if rows else 0.01
-    with sheet(path, 13, 4.6, title) as figure:
+
+def _error_note(models: Mapping[str, Model]) -> list[list[Artist]]:
+    seeds = max(len(model.get("seeds", ())) for model in models.values())
+    label = f"mean ± standard deviation of {seeds} seeds"
+    return [[Line2D([], [], color=INK, linewidth=1.5, marker="|", ms=6, label=label)]] if seeds else []
+
+
+# Costs
+
+
+def cost_scatter(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
+    """Draw test accuracy against each cost, a point per network; a cost of None or 0 leaves a network out."""
+    own = looks(models)
+    with sheet(path, 13, 4.4, title) as figure:
         for axes, (key, label) in zip(figure.subplots(1, 3, sharey=True), COSTS.items(), strict=True):
-            present = [row for row in rows if row.get(key)]
-            for row in present:
-                colour = palette[row["name"]]
-                axes.plot(row[key], row["test_accuracy"], MARKERS.get(colour, "o"), color=colour, ms=10)
-            axes.set_xscale("log")
-            axes.set(xlabel=label, ylim=(min(accuracies) - margin, max(accuracies) + margin))
-            _label_points(axes, [(row[key], row["test_accuracy"], row["title"]) for row in present])
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            costs = {name: {**model, **model.get("mean", {})}.get(key) for name, model in models.items()}
+            for name in filter(costs.get, models):
+                error = _std(models[name]) or None
+                axes.errorbar(costs[name], _accuracy(models[name]), error, ms=10, **own[name]._asdict())
+            _cost_axis(axes, [cost for cost in costs.values() if cost])
+            axes.set_xlabel(label)
+        figure.axes[0].margins(y=0.2)
+        figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         figure.axes[0].set_ylabel("test accuracy")
+        points = {"linestyle": "", "ms": 10}
+        groups = [[Line2D([], [], label=model["title"], **points, **own[n]._asdict())] for n, model in models.items()]
+        legend_below(figure, [*groups, *_error_note(models)])
     return figure
 
 
-def _label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each point's text beside it, towards the middle of the panel, and clear of the other texts."""
-    if not points:
+def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
+    """Make the axis of a cost logarithmic, and wide enough for its marks to be read."""
+    if not costs:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
+        axes.set_xticks([])
         return
-    costs = np.log10([cost for cost, _, _ in points])
-    low, high = costs.min() - 0.35, costs.max() + 0.35
-    axes.set_xlim(10**low, 10**high)
-    bottom, top = axes.get_ylim()
-    heights = spread([accuracy for _, accuracy, _ in points], (top - bottom) * 0.06)
-    for cost, (x, _, text), height in zip(costs, points, heights, strict=True):
-        left = cost > (low + high) / 2 + 1e-9
-        how = {"ha": "right" if left else "left", "va": "center", "fontsize": 9}
-        axes.annotate(text, (x, height), (-9 if left else 9, 0), textcoords="offset points", **how)
+    axes.set_xscale("log")
+    axes.set_xlim(min(costs) / 2, max(costs) * 2)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def cost_growth(
-    path: Path | str,
-    measurements: Mapping[str, Sequence[tuple[float, float, float]]],
-    title: str = "What training costs, and how it grows",
+    path: Path | str, measurements: Mapping[str, Sequence[tuple[float, float, float]]], title: str
 ) -> Figure:
     """Draw seconds and memory against what grows, with a straight line from the first measurement to the last.
 

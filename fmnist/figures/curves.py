@@ -1,355 +1,223 @@
-"""Pictures of one training and its outcome: curves, confusion, examples. Arrays in, PNG out; nothing is trained here.
+"""Pictures of trainings: loss and accuracy, epoch by epoch.
 
-Every function writes one PNG, whole or not at all, and returns its Figure. Networks go by their names, which choose
-their colours; `titles` says what the legend calls them. Accuracies are fractions.
+Every function writes one PNG, whole or not at all, and returns its Figure. `models` are those of metrics.json. Where a
+network was trained from several seeds, its curve is their mean, in a band from the smallest value to the largest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from fmnist.figures.style import (
-    BLUE,
-    GREY,
-    MARKERS,
-    PALE,
-    VERMILION,
-    Board,
-    board,
-    broken,
-    colours,
-    legend_below,
-    matrix,
-    places,
-    sheet,
-    spread,
-)
+from fmnist.figures.style import GREY, Look, legend_below, looks, sheet
+from fmnist.metrics import Epoch, Model
 
-Histories = Mapping[str, Sequence[Mapping[str, Any]]]  # network name -> the dict of numbers of each epoch
 VALIDATION = (0, (4, 2))  # the dashes of everything measured on held-out images
-# Around the epoch whose weights are scored.
+# Around the epoch whose weights are scored, where validation images choose it.
 RING = {"marker": "o", "ms": 13, "mfc": "none", "mew": 1.6, "linestyle": ""}
-STAR = {"marker": "*", "linestyle": ""}  # what was measured on the test images
-
-CELL_WIDTH, CELL_HEIGHT = 1.62, 1.46  # inches for an image of a gallery and the words below it
-GALLERY = (5, 6)  # rows and columns
-EXAMPLES = (4, 4)
-
-
-# Curves
+STAR = {"marker": "*", "ms": 15, "linestyle": ""}  # what was measured on the test images
+UNEVEN = 4  # times the steps of another training: then the axis of the steps is logarithmic
 
 
 def loss_curves(
-    path: Path | str,
-    histories: Histories,
-    titles: Mapping[str, str] | None = None,
-    palette: Mapping[str, str] | None = None,
-    title: str = "Loss",
-    steps_per_epoch: Mapping[str, int] | None = None,
+    path: Path | str, models: Mapping[str, Model], title: str, only: str | None = None, by_step: bool = False
 ) -> Figure:
-    """Draw the training loss of each network and, dashed, its validation loss where there is one.
+    """Draw the training loss of each network, or `only` of one, and, dashed, its validation loss where there is one.
 
-    With `steps_per_epoch`, by network name, the axis counts steps, and a thin line shows the training loss within each
-    epoch ("train_loss_by_step": the means over equal parts of the epoch). Where one network takes more than four times
-    the steps of another, that axis is logarithmic.
+    `by_step` counts steps, not epochs, and adds the training loss within each epoch as a thin line.
     """
-    palette = palette or colours(histories)
+    own, shown = looks(models), {only: models[only]} if only else models
     with sheet(path, 8, 5, title) as figure:
         axes = figure.subplots()
-        validated = _has(histories, "validation_loss")
-        axes.set(xlabel="step" if steps_per_epoch else "epoch", ylabel="loss" if validated else "training loss")
-        for name, history in histories.items():
-            steps = (steps_per_epoch or {}).get(name, 1)
-            if steps_per_epoch:
-                _within_epochs(axes, history, palette[name], steps)
-            # The training loss is the mean over an epoch: where steps are counted, it stands in the epoch's middle.
-            _curve(axes, history, "train_loss", palette[name], steps, shift=-0.5 if steps_per_epoch else 0.0)
-            _curve(axes, history, "validation_loss", palette[name], steps, linestyle=VALIDATION)
-        lengths = [len(history) * (steps_per_epoch or {}).get(name, 1) for name, history in histories.items()]
-        if steps_per_epoch and max(lengths) > 4 * min(lengths):
+        for name, model in shown.items():
+            _losses(axes, model, own[name], by_step)
+        validated = any(_is_measured(model, "validation_loss") for model in shown.values())
+        axes.set(xlabel="step" if by_step else "epoch", ylabel="loss" if validated else "training loss")
+        steps = [_steps(model) * len(model["epochs"]) for model in shown.values()]
+        if by_step and max(steps) > UNEVEN * min(steps):
             axes.set_xscale("log")  # else the shorter trainings would be squeezed against the left edge
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         else:
-            _whole_numbers(axes)
-        _legend(figure, histories, titles, palette, _kinds(histories, "validation_loss"))
+            _mark_whole_numbers(axes)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        groups = [_lines(model, "loss", own[name]) for name, model in shown.items()]
+        legend_below(figure, [*groups, *_notes(shown)])
     return figure
 
 
-def accuracy_curves(
-    path: Path | str,
-    histories: Histories,
-    test_accuracies: Mapping[str, float],
-    titles: Mapping[str, str] | None = None,
-    title: str = "Accuracy",
-) -> Figure:
+def accuracy_curves(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
     """Draw each network's accuracy in training and, dashed, on the validation images where there are some.
 
-    The test accuracy, measured once, is a star at the epoch of the scored weights, with its value in the right margin.
+    The test accuracy is a star at the epoch of the scored weights; of several seeds it is the mean, and its error bar
+    their standard deviation.
     """
-    palette = colours(histories)
-    with sheet(path, 8, 5, title) as figure:
+    own = looks(models)
+    with sheet(path, 9, 5.6, title) as figure:
         axes = figure.subplots()
+        groups = []
+        for name, model in models.items():
+            _curve(axes, model, "train_accuracy", own[name])
+            _curve(axes, model, "validation_accuracy", own[name], linestyle=VALIDATION)
+            star = _star(axes, model, own[name].color)
+            groups.append([*_lines(model, "accuracy", own[name]), star])
+        _mark_whole_numbers(axes)
         axes.set(xlabel="epoch", ylabel="accuracy")
-        for name, history in histories.items():
-            _curve(axes, history, "train_accuracy", palette[name])
-            _curve(axes, history, "validation_accuracy", palette[name], linestyle=VALIDATION)
-        _stars(axes, histories, test_accuracies, palette)
-        _whole_numbers(axes)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        kinds = _kinds(histories, "validation_accuracy") | {"test": STAR | {"ms": 13}}
-        _legend(figure, histories, titles, palette, kinds)
+        legend_below(figure, [*groups, *_notes(models)])
     return figure
 
 
-def model_comparison(
-    path: Path | str,
-    histories: Histories,
-    test_accuracies: Mapping[str, float],
-    published: Mapping[str, float | None] | None = None,
-    titles: Mapping[str, str] | None = None,
-    title: str = "Comparison",
-) -> Figure:
+def model_comparison(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
     """Draw loss and accuracy of every network in training and on the validation images, in 2 x 2 panels.
 
-    Rings stand around the best epochs, whose weights are scored. The legend gives each network's test accuracy, and
-    the published one where there is one.
+    The legend gives each network's test accuracy, and the published one where there is one.
     """
-    palette, published = colours(histories), published or {}
+    own = looks(models)
     with sheet(path, 11, 8.6, title) as figure:
         panels = figure.subplots(2, 2, sharey="row")
         for row, quantity in enumerate(("loss", "accuracy")):
-            for column, part in enumerate(("training", "validation")):
-                axes, key = panels[row, column], f"{('train', 'validation')[column]}_{quantity}"
+            for axes, part in zip(panels[row], ("training", "validation"), strict=True):
+                for name, model in models.items():
+                    _curve(axes, model, f"{part.removesuffix('ing')}_{quantity}", own[name])
                 axes.set(title=f"{part} {quantity}", xlabel="epoch" if row else "")
-                for name, history in histories.items():
-                    _curve(axes, history, key, palette[name])
-                _whole_numbers(axes)
+                _mark_whole_numbers(axes)
                 if not axes.lines:
                     axes.set(xticks=[], xlabel="")
                     axes.text(0.5, 0.5, f"no {part} {quantity} was measured", transform=axes.transAxes, ha="center")
         panels[1, 0].yaxis.set_major_formatter(PercentFormatter(1))
-        handles = []
-        for name in histories:
-            known = {"test": test_accuracies.get(name), "published": published.get(name)}
-            scores = [f"{word} {value:.2%}" for word, value in known.items() if value is not None]
-            handles.append(_line(palette[name], ", ".join([(titles or {}).get(name, name), *scores])))
-        if _rings(histories):
-            handles.append(Line2D([], [], color=GREY, label="best epoch", **RING))
-        legend_below(figure, handles)
+        handles = [[_entry(own[name], f"{model['title']}, {_scores(model)}")] for name, model in models.items()]
+        legend_below(figure, [*handles, *_notes(models)])
     return figure
 
 
-def _values(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    """One value per epoch, NaN where it is missing."""
-    return np.array([epoch.get(key) for epoch in history], dtype=float)
+# Numbers
 
 
-def _has(histories: Histories, key: str) -> bool:
-    return any(np.isfinite(_values(history, key)).any() for history in histories.values())
+def _runs(model: Model) -> list[list[Epoch]]:
+    """The epochs of each training of a network."""
+    return [seed["epochs"] for seed in model["seeds"]] if "seeds" in model else [model["epochs"]]
 
 
-def _line(colour: str, label: str) -> Line2D:
-    return Line2D([], [], color=colour, marker=MARKERS.get(colour, "o"), label=label)
+def _steps(model: Model) -> int:
+    """Steps per epoch."""
+    return model["epochs"][0]["steps"]
 
 
-def _curve(
-    axes: Axes,
-    history: Sequence[Mapping[str, Any]],
-    key: str,
-    colour: str,
-    steps: int = 1,
-    shift: float = 0.0,
-    linestyle: Any = "-",
-) -> None:
+def _aligned(rows: Sequence[Sequence[float | None]]) -> np.ndarray:
+    """Return rows of any length as one array, float [R, longest], NaN where a value is missing."""
+    aligned = np.full((len(rows), max(map(len, rows))), np.nan)
+    for place, row in zip(aligned, rows, strict=True):
+        place[: len(row)] = row
+    return aligned
+
+
+def _values(model: Model, key: str) -> np.ndarray:
+    """One value per seed and epoch, float [S, E], NaN where it is missing: seeds may end at different epochs."""
+    return _aligned([np.array([epoch.get(key) for epoch in run], float) for run in _runs(model)])
+
+
+def _is_measured(model: Model, key: str) -> bool:
+    return bool(np.isfinite(_values(model, key)).any())
+
+
+def _best(run: Sequence[Epoch]) -> list[int]:
+    """The number of the epoch that validation images chose, from 1; none where they chose none."""
+    return [number for number, epoch in enumerate(run, start=1) if epoch.get("best")]
+
+
+def _scores(model: Model) -> str:
+    """Test accuracy and published accuracy in words."""
+    published = model["published"].get("test_accuracy")
+    measured = f"test {model.get('mean', model)['test_accuracy']:.2%}"
+    measured += f" ± {model['std']['test_accuracy'] * 100:.2f}" if "std" in model else ""
+    return measured if published is None else f"{measured}, published {published:.2%}"
+
+
+# Lines
+
+
+def _losses(axes: Axes, model: Model, look: Look, by_step: bool) -> None:
+    """Draw the losses of one network, by epoch or by step."""
+    if not by_step:
+        _curve(axes, model, "train_loss", look)
+        _curve(axes, model, "validation_loss", look, linestyle=VALIDATION)
+        return
+    runs, steps = _runs(model), _steps(model)
+    within = _aligned([[part for epoch in run for part in epoch["train_loss_by_step"]] for run in runs])
+    parts = within.shape[1] / max(map(len, runs))  # of an epoch
+    middles = (np.arange(within.shape[1]) + 0.5) / parts * steps
+    axes.plot(middles, _mean(within), color=look.color, linewidth=0.8)
+    # The training loss is the mean over an epoch: it stands in the epoch's middle.
+    _curve(axes, model, "train_loss", look, along=lambda epochs: (epochs - 0.5) * steps)
+    _curve(axes, model, "validation_loss", look, along=lambda epochs: epochs * steps, linestyle=VALIDATION)
+
+
+def _curve(axes: Axes, model: Model, key: str, look: Look, along=lambda epochs: epochs, linestyle="-") -> None:
     """Draw one value per epoch, if there are any; the markers thin out where epochs are many."""
-    values = _values(history, key)
-    if np.isfinite(values).any():
-        along = (np.arange(1, len(values) + 1) + shift) * steps
-        every = -(-len(values) // 25)
-        marker = MARKERS.get(colour, "o")
-        axes.plot(along, values, color=colour, linestyle=linestyle, marker=marker, markevery=every)
-        best = [epoch.get("best", False) for epoch in history]
-        if key.startswith("validation") and any(best):
-            axes.plot(along[best], values[best], color=colour, **RING)
+    values = _values(model, key)
+    if not np.isfinite(values).any():
+        return
+    epochs = along(np.arange(1, values.shape[1] + 1))
+    every = -(-len(epochs) // 25)
+    axes.plot(epochs, _mean(values), linestyle=linestyle, markevery=every, **look._asdict())
+    if len(values) > 1:
+        known = np.ma.masked_invalid(values)
+        low, high = (edge.filled(np.nan) for edge in (known.min(axis=0), known.max(axis=0)))
+        axes.fill_between(epochs, low, high, color=look.color, alpha=0.2, linewidth=0)
+    elif key.startswith("validation") and (best := _best(model["epochs"])):
+        axes.plot(epochs[best[0] - 1], values[0, best[0] - 1], color=look.color, **RING)
 
 
-def _within_epochs(axes: Axes, history: Sequence, colour: str, steps: int) -> None:
-    """Draw the means over equal parts of each epoch, each at the middle of its part."""
-    parts = [epoch.get("train_loss_by_step") or [] for epoch in history]
-    along = [steps * (n + (i + 0.5) / len(part)) for n, part in enumerate(parts) for i in range(len(part))]
-    axes.plot(along, [value for part in parts for value in part], color=colour, linewidth=1, alpha=0.6)
+def _mean(values: np.ndarray) -> np.ndarray:
+    """The mean over the seeds, [S, E] -> [E], of what is known; NaN where nothing is."""
+    return np.ma.masked_invalid(values).mean(axis=0).filled(np.nan)
 
 
-def _stars(axes: Axes, histories: Histories, accuracies: Mapping[str, float], palette: Mapping[str, str]) -> None:
-    """Mark each network's test accuracy at its best epoch, else its last, and write it in the right margin."""
-    names = [name for name in histories if accuracies.get(name) is not None]
-    for name in names:
-        best = [n for n, epoch in enumerate(histories[name], start=1) if epoch.get("best")]
-        scored = best[0] if best else max(1, len(histories[name]))
-        axes.plot(scored, accuracies[name], color=palette[name], ms=15, mec="white", zorder=5, **STAR)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)
-    margin = axes.get_yaxis_transform()
-    for name, height in zip(names, spread([accuracies[name] for name in names], (high - low) * 0.05), strict=True):
-        axes.plot(1.012, height, color=palette[name], ms=9, transform=margin, clip_on=False, **STAR)
-        axes.text(1.028, height, f"{accuracies[name]:.2%}", transform=margin, va="center")
+def _star(axes: Axes, model: Model, colour: str) -> Line2D:
+    """Mark the test accuracy at the epoch that is scored, over several seeds the mean one; return its legend entry."""
+    epochs = [(_best(run) or [len(run)])[0] for run in _runs(model)]
+    accuracy = model.get("mean", model)["test_accuracy"]
+    error = model["std"]["test_accuracy"] if "std" in model else None
+    axes.errorbar(np.mean(epochs), accuracy, error, fmt="none", color=colour)
+    axes.plot(np.mean(epochs), accuracy, color=colour, mec="white", zorder=5, **STAR)
+    label = f"{model['title']}, test {accuracy:.2%}" + (f" ± {error * 100:.2f}" if error is not None else "")
+    return Line2D([], [], color=colour, label=label, **STAR)
 
 
-def _whole_numbers(axes: Axes) -> None:
+def _mark_whole_numbers(axes: Axes) -> None:
     """Mark whole epochs or steps only; a single epoch stands in the middle."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if all(np.all(np.asarray(line.get_xdata()) <= 1) for line in axes.lines):
         axes.set_xlim(0.5, 1.5)
 
 
-def _rings(histories: Histories) -> bool:
-    return any(epoch.get("best") for history in histories.values() for epoch in history)
+# Legends
 
 
-def _kinds(histories: Histories, key: str) -> dict[str, dict[str, Any]]:
-    """The kinds of line in a figure whose dashed curves show `key`, and how the legend draws them."""
-    kinds: dict[str, dict[str, Any]] = {"training": {}}
-    if _has(histories, key):
-        kinds["validation"] = {"linestyle": VALIDATION}
-    if _rings(histories):
-        kinds["best epoch"] = RING
-    return kinds
+def _entry(look: Look, label: str, linestyle="-") -> Line2D:
+    return Line2D([], [], linestyle=linestyle, label=label, **look._asdict())
 
 
-def _legend(
-    figure: Figure,
-    names: Sequence[str],
-    titles: Mapping[str, str] | None,
-    palette: Mapping[str, str],
-    kinds: Mapping[str, dict[str, Any]],
-) -> None:
-    """Tell the networks by colour and marker, and what was measured by the kind of line, if there are several."""
-    handles = [_line(palette[name], (titles or {}).get(name, name)) for name in names]
-    for label, how in kinds.items() if len(kinds) > 1 else ():
-        handles.append(Line2D([], [], color=GREY, label=label, **how))
-    legend_below(figure, handles)
+def _lines(model: Model, quantity: str, look: Look) -> list[Artist]:
+    """The legend's entries for the lines of one network."""
+    entries = [_entry(look, f"{model['title']}, training")]
+    if _is_measured(model, f"validation_{quantity}"):
+        entries.append(_entry(look, f"{model['title']}, validation", VALIDATION))
+    return entries
 
 
-# Confusion
-
-
-def confusion_matrix(
-    path: Path | str,
-    confusion: np.ndarray,
-    per_class: Mapping[str, Sequence[float]],
-    classes: Sequence[str],
-    title: str,
-) -> Figure:
-    """Draw the counts of `confusion` [C, C], rows true, with recall, precision and accuracy beside them."""
-    confusion = np.asarray(confusion)
-    # A power below one lifts the few mistakes out of the white, which the hundreds on the diagonal would leave them in.
-    shades = (confusion / max(1, confusion.max())) ** 0.4
-    count, place = len(classes), len(classes) + 0.3
-    with sheet(path, 9.2, 8.0, title) as figure:
-        axes = figure.subplots()
-        matrix(axes, shades, confusion.astype(str).tolist(), classes)
-        _margin(axes, place, per_class["recall"], upright=False)
-        _margin(axes, place, per_class["precision"], upright=True)
-        accuracy = np.trace(confusion) / max(1, confusion.sum())
-        axes.text(place, place, f"{accuracy:.2%}\nright", ha="center", va="center", fontsize=9.5, weight="bold")
-        axes.set(xlim=(-0.5, place + 0.5), ylim=(place + 0.5, -0.5))
-        axes.set_xticks([*range(count), place], [*map(broken, classes), "recall"])
-        axes.set_yticks([*range(count), place], [*classes, "precision"])
-        axes.set_xlabel("predicted class", labelpad=8, weight="bold")
-        axes.set_ylabel("true class", labelpad=8, weight="bold")
-    return figure
-
-
-def _margin(axes: Axes, place: float, shares: Sequence[float], upright: bool) -> None:
-    """Write one share per class in a row or column of cells beside the matrix, each filled up to its share."""
-    draw, across, along = (axes.bar, "width", "bottom") if upright else (axes.barh, "height", "left")
-    # Rows count downwards, so that an upright bar grows from the lower edge of its cell with a negative length.
-    edge, direction = (place + 0.45, -0.9) if upright else (place - 0.45, 0.9)
-    numbers = np.arange(len(shares))
-    for lengths, colour in ((np.ones(len(shares)), "#f0f0f0"), (np.asarray(shares, float), "#f3c98b")):
-        draw(numbers, lengths * direction, color=colour, **{across: 0.9, along: edge})
-    for number, share in enumerate(shares):
-        x, y = (number, place) if upright else (place, number)
-        axes.text(x, y, f"{share:.1%}", ha="center", va="center", fontsize=8.5)
-
-
-# Examples
-
-
-def examples(
-    path: Path | str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    title: str,
-) -> Figure:
-    """Draw images [N, 28, 28] that the network gets right on the left, and ones that it gets wrong on the right."""
-    rows, columns = EXAMPLES
-    width = columns * CELL_WIDTH
-    with board(path, 2 * width + 0.7, rows * CELL_HEIGHT + 1.0, title) as page:
-        _gallery(page, 0.15, EXAMPLES, True, images, labels, probabilities, classes)
-        _gallery(page, width + 0.55, EXAMPLES, False, images, labels, probabilities, classes)
-        page.axes.plot([width + 0.35] * 2, [0.55, rows * CELL_HEIGHT + 0.85], color=PALE, linewidth=1)
-    return page.figure
-
-
-def gallery(
-    path: Path | str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    title: str,
-    correct: bool,
-) -> Figure:
-    """Draw images [N, 28, 28] that the network gets right, or ones that it gets wrong."""
-    rows, columns = GALLERY
-    with board(path, columns * CELL_WIDTH + 0.3, rows * CELL_HEIGHT + 1.0, title) as page:
-        _gallery(page, 0.15, GALLERY, correct, images, labels, probabilities, classes)
-    return page.figure
-
-
-def _gallery(
-    page: Board,
-    left: float,
-    shape: tuple[int, int],
-    correct: bool,
-    images: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-) -> None:
-    """Lay out some images that were classified rightly or wrongly, with true class, predicted class and probability."""
-    rows, columns = shape
-    predicted = probabilities.argmax(axis=1)
-    indices = np.flatnonzero((predicted == labels) == correct)
-    word, colour = ("right", BLUE) if correct else ("wrong", VERMILION)
-    middle = left + columns * CELL_WIDTH / 2
-    page.words(middle, 0.5, f"{word}: {len(indices):,} of {len(labels):,}", size=11, color=colour)
-    if not len(indices):
-        page.words(middle, 0.85 + rows * CELL_HEIGHT / 2, f"no image is classified {word}", size=11)
-    indices = spread_over_classes(indices, labels, rows * columns)
-    corners = places(len(indices), columns, left, 0.85, CELL_WIDTH, CELL_HEIGHT)
-    for index, (x, y) in zip(indices, corners, strict=True):
-        page.tile(images[index], x + (CELL_WIDTH - 1) / 2, y, 1.0, frame=colour)
-        guess, middle = predicted[index], x + CELL_WIDTH / 2
-        page.words(middle, y + 1.04, f"true {classes[labels[index]]}")
-        text = f"predicted {classes[guess]} {probabilities[index, guess]:.0%}"
-        page.words(middle, y + 1.19, text, color=colour)
-
-
-def spread_over_classes(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Choose up to `count` of `indices`: the first of each class, then the second of each, and so on; sort by class."""
-    own = labels[indices]
-    turn = np.zeros(len(indices), int)  # how many of the same class come before
-    for label in np.unique(own):
-        turn[own == label] = np.arange((own == label).sum())
-    chosen = np.lexsort((indices, own, turn))[:count]
-    return indices[chosen[np.lexsort((indices[chosen], own[chosen]))]]
+def _notes(models: Mapping[str, Model]) -> Iterable[list[Artist]]:
+    """The legend's entries for what means the same in every network: the ring, and the band over several seeds."""
+    runs = [_runs(model) for model in models.values()]
+    several = max(map(len, runs))
+    if several > 1:
+        uneven = any(len({len(run) for run in trained}) > 1 for trained in runs)
+        label = f"mean of {'up to ' if uneven else ''}{several} seeds, band: range"
+        yield [Patch(color=GREY, alpha=0.4, label=label)]
+    if any(len(trained) == 1 and _best(trained[0]) for trained in runs):
+        yield [Line2D([], [], color=GREY, label="epoch that is scored", **RING)]

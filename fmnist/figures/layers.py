@@ -1,28 +1,33 @@
-"""Pictures of what a convolutional network has learnt and sees: kernels, maps, progression, a photograph.
+"""Pictures of what a convolutional network has learnt and sees: kernels, feature maps, activations, a photograph.
 
 Arrays in, PNG out. Every function writes one PNG, whole or not at all, and returns its Figure. In all of them blue is
 negative, white is zero and red is positive; the sample and photographs are grey as they are.
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fmnist.figures.style import BLUE, DPI, GREY, Board, board, places, signed_scale
+from fmnist.activations import Stage
+from fmnist.data import CLASSES
+from fmnist.figures.style import BLUE, DPI, GREY, Board, Box, board, cells, signed_scale
 
 SHOWN = 64  # kernels or maps of one layer at most: more would be too small to see
 CHANNELS = 8  # maps of each stage in the progression
-CAPTION = 2.0  # inches for the words on the left of them
-ROBUST = 0.995  # share of a map's values within its colour scale: a few extremes would leave the rest pale
-Stage = tuple[str, str, np.ndarray]  # name, kind and maps [C, h, w] of one layer
+ROBUST = 0.995  # fraction of a map's values within its colour scale: a few extremes would leave the rest pale
+CAPTION, NUMBERS = 2.6, 0.22  # inches for the words on the left of a stage's maps, and for the channels' numbers above
+LONGEST = 26  # characters of a stage's name that the caption has room for
+LEFT, RIGHT = 2.2, 3.1  # inches for the sample and for the prediction
 
 
-def kernels_grid(path: Path | str, kernels: np.ndarray, title: str, layer: str) -> Figure:
+def kernels_grid(path: Path | str, kernels: np.ndarray, title: str) -> Figure:
     """Draw the kernels [O, I, h, w] of one convolution on one scale; of several input channels, their mean."""
     kernels = np.asarray(kernels)
     count, inputs, height, width = kernels.shape
@@ -30,16 +35,17 @@ def kernels_grid(path: Path | str, kernels: np.ndarray, title: str, layer: str) 
     scale = signed_scale(shown)
     columns = min(8, len(shown))
     rows = ceil(len(shown) / columns)
-    across = max(5.6, columns * 1.0 + 0.4)
-    with board(path, across, rows * 1.14 + 1.75, title) as page:
+    across = max(6.4, columns * 1.0 + 0.4)
+    with board(path, across, rows * 1.18 + 1.75, title) as page:
         which = f"{len(shown)} of {count} kernels" if len(shown) < count else f"{count} kernels"
         averaged = f", each the mean over its {inputs} input channels" if inputs > 1 else ""
-        page.words(across / 2, 0.5, f"{layer}: {which} of {height} x {width}{averaged}", size=9.5)
-        left = (across - columns) / 2
-        for number, (x, y) in enumerate(places(len(shown), columns, left, 0.9, 1.0, 1.14)):
-            page.words(x + 0.5, y + 0.16, str(number), va="bottom")
-            page.tile(shown[number], x + 0.06, y + 0.19, 0.88, scale=scale)
-        page.colour_bar(scale, across / 2 - 1.5, rows * 1.14 + 1.28, 3.0, "weight, one scale for all kernels")
+        page.words(across / 2, 0.5, f"{which} of {height} x {width}{averaged}")
+        first = Box((across - columns) / 2, 0.9, 1.0, 1.18)
+        for number, (left, top, *_) in enumerate(cells(len(shown), columns, first)):
+            page.words(left + 0.5, top + 0.2, str(number), va="bottom")
+            page.tile(shown[number], Box(left + 0.06, top + 0.22, 0.88, 0.88), scale)
+        bar = Box(across / 2 - 1.5, rows * 1.18 + 1.28, 3.0, 0.13)
+        page.colour_bar(scale, bar, "weight, one scale for all kernels")
     return page.figure
 
 
@@ -52,76 +58,86 @@ def features_grid(
     """
     shown = np.asarray(maps[:SHOWN])
     scale, side = signed_scale(shown, ROBUST), 0.46 if kernels is not None else 0.0
-    columns, cell = min(8, len(shown)), 1.1 + side
-    rows = ceil(len(shown) / columns)
-    across, down = 2.5 + columns * cell, max(4.2, 0.75 + rows * 1.3)
-    with board(path, across, down, title) as page:
+    columns = min(8, len(shown))
+    rows, first = ceil(len(shown) / columns), Box(2.35, 0.6, 1.1 + side, 1.34)
+    across = max(6.4, 2.5 + columns * first.width)
+    with board(path, across, max(4.4, 0.75 + rows * first.height), title) as page:
         _sample(page, sample, f"{len(shown)} of {len(maps)} maps" if len(shown) < len(maps) else f"{len(maps)} maps")
-        page.colour_bar(scale, 0.35, 3.1, 1.5, "map: value")
+        page.colour_bar(scale, Box(0.35, 3.1, 1.5, 0.13), "map: value")
         if kernels is not None:
             kernels = np.asarray(kernels[:SHOWN])
             kernel_scale = signed_scale(kernels)
-            page.colour_bar(kernel_scale, 0.35, 3.75, 1.5, "kernel: weight")
-        for number, (x, y) in enumerate(places(len(shown), columns, 2.35, 0.6, cell, 1.3)):
+            page.colour_bar(kernel_scale, Box(0.35, 3.8, 1.5, 0.13), "kernel: weight")
+        for number, (left, top, *_) in enumerate(cells(len(shown), columns, first)):
             word = "channel" if kernels is None else "kernel"
-            page.words(x + side + 0.5, y + 0.17, f"{word} {number}", va="bottom")
+            page.words(left + side + 0.5, top + 0.2, f"{word} {number}", va="bottom")
             if kernels is not None:
-                page.tile(kernels[number], x + 0.02, y + 0.2, 0.4, scale=kernel_scale)
-            page.tile(shown[number], x + side, y + 0.2, 1.0, scale=scale)
+                page.tile(kernels[number], Box(left + 0.02, top + 0.22, 0.4, 0.4), kernel_scale)
+            page.tile(shown[number], Box(left + side, top + 0.22, 1.0, 1.0), scale)
     return page.figure
 
 
 def _sample(page: Board, sample: np.ndarray, note: str) -> None:
     """Lay the sample at the left of a board."""
-    page.words(1.1, 0.77, "the sample", va="bottom", size=9)
-    page.tile(sample, 0.35, 0.8, 1.5)
-    page.words(1.1, 2.4, note, size=9)
+    page.words(1.1, 0.77, "sample", va="bottom")
+    page.tile(sample, Box(0.35, 0.8, 1.5, 1.5))
+    page.words(1.1, 2.38, note)
+
+
+# Activations by layer
+
+
+class Row(NamedTuple):
+    """One stage of a progression."""
+
+    number: int  # from 1
+    stage: Stage
+    channels: np.ndarray  # which of its maps are shown
+    numbered: bool  # whether the channels' numbers stand above them: once for all rows that show the same
 
 
 def progression(
-    path: Path | str,
-    sample: np.ndarray,
-    stages: Sequence[Stage],
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    title: str,
+    path: Path | str, sample: np.ndarray, stages: Sequence[Stage], probabilities: np.ndarray, title: str
 ) -> Figure:
     """Draw the way of the sample, uint8 [28, 28], through the stages to the class probabilities [10].
 
-    A row is a stage with its shape and its most active channels; many stages stand in up to three blocks, to be read
-    down and then to the right. Each stage has a colour scale of its own.
+    A row is a stage. A column follows one channel from a convolution to the last stage before the next convolution;
+    many stages stand in up to three blocks, to be read down and then to the right. Each row has its own colour scale.
     """
-    blocks = 1 if len(stages) <= 14 else 2 if len(stages) <= 44 else 3
-    rows = ceil(len(stages) / blocks)
-    height = 1.0 if blocks == 1 else 0.72  # of a row, inches
-    width = CAPTION + CHANNELS * (height - 0.06) + 0.2  # of a block
-    down = max(5.6, 1.0 + rows * height)
-    with board(path, 2.2 + blocks * width + 2.9, down, title) as page:
+    blocks = 1 if len(stages) <= 12 else 2 if len(stages) <= 36 else 3
+    size = 0.82 if blocks == 1 else 0.6  # of a map, inches
+    columns = _in_blocks(follow_channels(stages), blocks)
+    width = CAPTION + CHANNELS * (size + 0.1) + 0.2
+    down = 1.0 + max(sum(_height(row, size) for row in column) for column in columns)
+    with board(path, LEFT + len(columns) * width + RIGHT, max(5.6, down), title) as page:
         _sample(page, sample, "blue: negative\nwhite: zero\nred: positive\n\none scale for\neach row")
-        for number, stage in enumerate(stages):
-            block, row = divmod(number, rows)
-            _stage(page, stage, 2.2 + block * width, 0.75 + row * height, height, number + 1)
-        _bars(page.inset(2.2 + blocks * width + 0.95, 0.9, 1.4, 3.9), probabilities, classes)
-        page.words(2.2 + blocks * width + 1.65, 0.77, "the network's answer", va="bottom", size=9)
+        for block, column in enumerate(columns):
+            top = 0.6
+            for row in column:
+                _stage(page, row, Box(LEFT + block * width, top, size, size))
+                top += _height(row, size)
+        left = LEFT + len(columns) * width
+        page.words(left + 1.65, 0.77, "prediction", va="bottom")
+        _bars(page.inset(Box(left + 0.95, 0.9, 1.4, 3.9)), probabilities, CLASSES)
     return page.figure
 
 
-def _stage(page: Board, stage: Stage, left: float, top: float, height: float, number: int) -> None:
-    """Draw one stage: what it is on the left, then the most active of its maps."""
-    name, kind, maps = *stage[:2], np.asarray(stage[2])
-    scale = signed_scale(maps, ROBUST)
-    shape = " x ".join(map(str, maps.shape))
-    small = height < 0.9
-    page.words(left, top + 0.04, f"{number}  {name}", size=7.5 if small else 8, ha="left", weight="bold")
-    page.words(left, top + height * 0.32, f"{kind}\n{shape}", size=7 if small else 8, ha="left", color=GREY)
-    left, step, size = left + CAPTION, height - 0.06, height - 0.22
-    if maps[0].size == 1:  # a vector: all its values side by side, as a strip
-        page.tile(maps.reshape(1, -1), left, top, CHANNELS * step - 0.16, size * 0.6, scale=scale)
-        return
-    channels = most_active(maps)
-    for position, channel in enumerate(channels):
-        page.tile(maps[channel], left + position * step, top, size, scale=scale)
-    page.words(left, top + size + 0.02, f"channels {', '.join(map(str, channels))}", size=7, ha="left", color=GREY)
+def follow_channels(stages: Sequence[Stage]) -> list[Row]:
+    """Choose up to eight channels for each convolution and all stages that carry its channels on: those that are the
+    most active, by their mean absolute value, in the last of them.
+    """
+    rows: list[Row] = []
+    for _, group in groupby(stages, key=lambda stage: (stage.source, len(stage.maps))):
+        group = list(group)
+        channels = most_active(np.asarray(group[-1].maps))
+        first, *others = (Row(len(rows) + n, stage, channels, False) for n, stage in enumerate(group, start=1))
+        rows += [_numbered(first), *others]
+    return rows
+
+
+def _numbered(row: Row) -> Row:
+    """Return the row with its channels' numbers above its maps; single values stand without them."""
+    return row._replace(numbered=row.stage.maps[0].size > 1)
 
 
 def most_active(maps: np.ndarray) -> np.ndarray:
@@ -130,36 +146,66 @@ def most_active(maps: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(-strength, kind="stable")[:CHANNELS])
 
 
+def _in_blocks(rows: list[Row], blocks: int) -> list[list[Row]]:
+    """Divide the rows into equally many a block; each block begins with the numbers of its channels."""
+    size = ceil(len(rows) / blocks)
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [[_numbered(part[0]), *part[1:]] for part in parts]
+
+
+def _height(row: Row, size: float) -> float:
+    """Inches that a row takes, whose maps are of this size."""
+    return size + 0.1 + (NUMBERS if row.numbered else 0)
+
+
+def _stage(page: Board, row: Row, box: Box) -> None:
+    """Draw one stage: what it is on the left, then its maps of the size of `box`, under their channels' numbers."""
+    maps = np.asarray(row.stage.maps)
+    scale, step = signed_scale(maps, ROBUST), box.width + 0.1
+    left, top = box.left + CAPTION, box.top + (NUMBERS if row.numbered else 0)
+    name = row.stage.name if len(row.stage.name) <= LONGEST else f"…{row.stage.name[1 - LONGEST :]}"
+    page.words(box.left, top, f"{row.number}  {name}", ha="left", weight="bold")
+    page.words(box.left, top + 0.2, f"{row.stage.kind}\n{' x '.join(map(str, maps.shape))}", ha="left", color=GREY)
+    if maps[0].size == 1:  # a vector: all its values side by side, as a strip
+        page.tile(maps.reshape(1, -1), Box(left, top, CHANNELS * step - 0.1, box.height * 0.6), scale)
+        return
+    if row.numbered:
+        page.words(left - 0.08, box.top, "channel", ha="right", color=GREY)
+    for position, channel in enumerate(row.channels):
+        place = Box(left + position * step, top, box.width, box.height)
+        page.tile(maps[channel], place, scale)
+        if row.numbered:
+            page.words(place.left + box.width / 2, box.top, str(channel), color=GREY)
+
+
 def _bars(axes: Axes, probabilities: np.ndarray, classes: Sequence[str]) -> None:
     """Draw a bar per class with its probability; the likeliest stands out."""
     rows, best = np.arange(len(classes)), int(np.argmax(probabilities))
-    axes.barh(rows, probabilities, color=[BLUE if row == best else "#9ec3e0" for row in rows])
-    axes.set_yticks(rows, classes, fontsize=8.5)
+    axes.barh(rows, probabilities, color=[BLUE if row == best else GREY for row in rows])
+    axes.set_yticks(rows, classes)
     axes.set(xlim=(0, 1), ylim=(len(classes) - 0.4, -0.6), xticks=[])
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
     for row, probability in enumerate(probabilities):
-        axes.text(probability + 0.03, row, f"{probability:.1%}", va="center", fontsize=8, clip_on=False)
+        axes.text(probability + 0.03, row, f"{probability:.1%}", va="center", clip_on=False)
+
+
+# A photograph
 
 
 def photograph(
-    path: Path | str,
-    original: np.ndarray,
-    prepared: np.ndarray,
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    title: str = "The photograph, and what the network makes of it",
+    path: Path | str, original: np.ndarray, prepared: np.ndarray, probabilities: np.ndarray, title: str
 ) -> Figure:
     """Draw the user's photograph, uint8 [h, w, 3] or [h, w], its prepared form [28, 28] and the likeliest classes."""
     tall, wide = (max(0.05, 3.0 * length / max(original.shape[:2])) for length in original.shape[:2])  # inches
     coarse = Image.fromarray(original).resize((round(wide * DPI), round(tall * DPI)))
     probabilities = np.asarray(probabilities)
     likeliest = np.argsort(-probabilities, kind="stable")[:3]
-    with board(path, 11.6, 4.4, title) as page:
-        for x, text in ((1.9, "the photograph"), (5.3, "what the network sees"), (9.6, "the likeliest classes")):
-            page.words(x, 0.78, text, va="bottom", size=10)
-        page.tile(np.asarray(coarse), 1.9 - wide / 2, 2.4 - tall / 2, wide, tall)
-        page.tile(prepared, 3.8, 0.9, 3.0)
-        _bars(page.inset(8.4, 1.2, 2.3, 1.9), probabilities[likeliest], [classes[n] for n in likeliest])
+    with board(path, 11.8, 4.4, title) as page:
+        for x, text in ((1.9, "photograph"), (5.3, "prepared as the training images"), (9.6, "likeliest classes")):
+            page.words(x, 0.78, text, va="bottom")
+        page.tile(np.asarray(coarse), Box(1.9 - wide / 2, 2.4 - tall / 2, wide, tall))
+        page.tile(prepared, Box(3.8, 0.9, 3.0, 3.0))
+        _bars(page.inset(Box(8.5, 1.2, 2.3, 1.9)), probabilities[likeliest], [CLASSES[n] for n in likeliest])
     return page.figure

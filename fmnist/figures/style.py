@@ -1,11 +1,13 @@
-"""What all pictures share: one style, a colour for each network, sheets to draw on, and small images laid on them.
+"""What all pictures share: one style, a colour and marker for each network, sheets to draw on, boards of small images.
 
-The pictures themselves are in figures.py, comparisons.py, layers.py and dataset.py.
+Every picture is written whole or not at all, as PNG of DPI pixels an inch, and holds no text below 10 points.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
@@ -14,21 +16,19 @@ matplotlib.use("Agg")  # pictures go to files; no display is asked for, whatever
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.image import FigureImage
+from matplotlib.lines import Line2D
 
 from fmnist.files import atomic_write
 
-DPI = 110
+DPI = 150
 INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
-BLUE, ORANGE, VERMILION = "#0173b2", "#de8f05", "#c44e00"
-# Mostly of seaborn's "colorblind" palette, with darker colours for those that are lost on white. A marker goes with
-# each colour, so that the networks can be told apart in grey as well.
-OTHERS = ("#029e73", "#d55e00", "#cc78bc", "#56b4e9", "#8c5a2b", "#6a3d9a", "#222222", "#949494")
-MARKERS = dict(zip((BLUE, ORANGE, *OTHERS), "os^DvPX<>h", strict=True))
+BLUE, VERMILION = "#0173b2", "#c44e00"  # correct and incorrect
 SIGNED = "RdBu_r"  # blue below zero, white at zero, red above: safe for the common kinds of colour blindness
 COUNTED = "Blues"
+CONTRAST = 3.2  # of a line to white: WCAG 2.1 asks for 3 (1.4.11), and antialiasing takes a little of it
+MARKERS = "os^DvPX<>h*"  # as many as a prime, so that no colour meets a marker twice before the eighty-ninth network
 
 # The user's own matplotlibrc would move things about: every picture starts from matplotlib's defaults.
 STYLE = {
@@ -43,6 +43,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "errorbar.capsize": 3,
     "grid.color": "#e4e4e4",
     "xtick.color": INK,
     "ytick.color": INK,
@@ -53,101 +54,69 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 2.0,
     "lines.markersize": 5.0,
-    "image.interpolation": "nearest",  # a pixel of the data is a square of the picture
 }
 
 
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each network name: "ffn" blue, "cnn" orange wherever they occur, the others in turn."""
-    fixed = {"ffn": BLUE, "cnn": ORANGE}
+# Colours
+
+
+class Look(NamedTuple):
+    """How a network's lines and points are drawn: told apart by colour, and in grey by their markers."""
+
+    color: str
+    marker: str
+
+
+@cache
+def palette() -> list[str]:
+    """Return seaborn's "colorblind" palette, its colours darkened to CONTRAST where they would be lost on white."""
+    import seaborn  # takes more than a second; the pictures of layers do without
+
+    return [readable(colour) for colour in seaborn.color_palette("colorblind").as_hex()]
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """Return a look for each network name: "ffn" blue, "cnn" orange wherever they occur, the others in turn."""
+    blue, orange, green, vermilion, pink, brown, _, grey, yellow, sky = palette()
+    fixed = {"ffn": Look(blue, MARKERS[0]), "cnn": Look(orange, MARKERS[1])}
+    # Darkened, the palette's rose is its pink again: purple stands in for it.
+    colours = (green, vermilion, pink, sky, brown, "#9467bd", yellow, grey)
     names = list(names)
     others = [name for name in names if name not in fixed]
-    return {name: fixed.get(name) or OTHERS[others.index(name) % len(OTHERS)] for name in names}
+    turns = {name: Look(colours[n % len(colours)], MARKERS[(n + 2) % len(MARKERS)]) for n, name in enumerate(others)}
+    return {name: fixed.get(name) or turns[name] for name in names}
+
+
+def luminance(colour: str | Sequence[float]) -> float:
+    """Return the relative luminance, 0..1, of an sRGB colour, as WCAG 2.1 defines it."""
+    linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in to_rgb(colour)]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def contrast(a: str | Sequence[float], b: str | Sequence[float]) -> float:
+    """Return the contrast ratio of two colours, 1..21, as WCAG 2.1 defines it."""
+    dark, light = sorted((luminance(a), luminance(b)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def readable(colour: str) -> str:
+    """Return `colour`, darkened as far as a line on white needs."""
+    levels = np.array(to_rgb(colour))
+    while contrast(to_hex(levels), "white") < CONTRAST:
+        levels *= 0.99
+    return to_hex(levels)
+
+
+# Sheets of axes
 
 
 @contextmanager
-def sheet(path: Path | str, width: float, height: float, title: str = "") -> Iterator[Figure]:
+def sheet(path: Path | str, width: float, height: float, title: str) -> Iterator[Figure]:
     """Yield a figure of `width` x `height` inches that arranges its axes itself; write it to `path` as PNG."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-        if title:
-            figure.suptitle(fitting(title, width))
+        figure.suptitle(fitting(title, width))
         yield figure
-        _write(path, figure)
-
-
-class Pixels(FigureImage):
-    """Finished pixels behind everything else on a figure of the same size, put there as they are.
-
-    matplotlib's own images are resampled even where nothing changes, which takes most of a second for a large sheet.
-    """
-
-    def make_image(self, renderer: object, magnification: float = 1.0, unsampled: bool = False) -> tuple:
-        """Return what matplotlib asks an image for: uint8 [h, w, 4] from the bottom up, and where it goes."""
-        opaque = np.full((*self._A.shape[:2], 1), 255, np.uint8)
-        return np.concatenate([self._A, opaque], axis=2)[::-1], 0, 0, None
-
-
-class Board:
-    """A sheet for small images and words, measured in inches from its upper left corner.
-
-    All images go into one array of pixels: five hundred pairs of axes, or images on one pair, take seconds to draw.
-    """
-
-    def __init__(self, figure: Figure) -> None:
-        self.figure = figure
-        self.width, self.height = figure.get_size_inches()
-        self.axes = figure.add_axes((0, 0, 1, 1))
-        self.axes.set_axis_off()
-        self.axes.set(xlim=(0, self.width), ylim=(self.height, 0))
-        across, down = figure.canvas.get_width_height()
-        self.pixels = np.full((down, across, 3), 255, np.uint8)
-
-    def tile(
-        self, image: np.ndarray, left: float, top: float, width: float, height: float | None = None, **how
-    ) -> None:
-        """Lay `image` [h, w] or [h, w, 3] down, as high as wide unless `height` says otherwise.
-
-        Grey levels 0..255; or, with `scale`, blue at -scale, white at zero and red at +scale. `frame` is a colour.
-        """
-        height = width if height is None else height
-        y, x = (slice(round(low * DPI), round((low + size) * DPI)) for low, size in ((top, height), (left, width)))
-        inside = self.pixels[y, x]  # a view
-        inside[:] = np.multiply(to_rgb(how.get("frame", PALE)), 255)
-        rows, columns = (
-            np.arange(n - 2) * size // (n - 2) for n, size in zip(inside.shape[:2], image.shape[:2], strict=True)
-        )
-        inside[1:-1, 1:-1] = _rgb(image, how.get("scale"))[rows[:, None], columns]
-
-    def words(self, x: float, y: float, text: str, size: float = 8, ha: str = "center", va: str = "top", **how) -> None:
-        """Write `text`, centred and hanging from (x, y) unless said otherwise."""
-        self.axes.text(x, y, text, fontsize=size, ha=ha, va=va, **how)
-
-    def inset(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Return ordinary axes of this place and size."""
-        across, down = self.width, self.height
-        return self.figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
-
-    def colour_bar(self, scale: float, left: float, top: float, width: float, label: str) -> None:
-        """Draw what the colours between -scale and +scale mean."""
-        axes = self.inset(left, top, width, 0.13)
-        axes.imshow(np.linspace(-1, 1, 256)[None], cmap=SIGNED, aspect="auto", extent=(-scale, scale, 0, 1))
-        axes.set_xticks([-scale, 0, scale], [f"{-scale:.2g}", "0", f"{scale:.2g}"], fontsize=8)
-        axes.set_yticks([])
-        axes.grid(False)
-        self.words(left + width / 2, top - 0.06, label, size=8.5, va="bottom")
-
-
-@contextmanager
-def board(path: Path | str, width: float, height: float, title: str) -> Iterator[Board]:
-    """Yield a board of `width` x `height` inches; write it to `path` as PNG."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI)
-        page = Board(figure)
-        page.words(width / 2, 0.25, fitting(title, width), size=13, va="center", weight="bold")
-        yield page
-        figure.images.append(Pixels(figure))
-        figure.images[-1].set(data=page.pixels, zorder=-1)
         _write(path, figure)
 
 
@@ -163,11 +132,121 @@ def fitting(title: str, width: float) -> str:
     return title if len(title) <= longest else title[: longest - 1] + "…"
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Put a legend below the axes, where it hides nothing, in as many columns as its entries leave room for."""
-    longest = max((len(handle.get_label()) for handle in handles), default=0)
-    columns = int(figure.get_size_inches()[0] * 72 / (longest * 5.8 + 42))
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles))))
+def legend_below(figure: Figure, groups: Sequence[Sequence[Artist]]) -> None:
+    """Put a legend below the axes, in as many columns as there is room for; what belongs to one group keeps together.
+
+    A group that is shorter than the longest leaves room below it. The figure grows by the legend's height.
+    """
+    longest = max(len(handle.get_label()) for group in groups for handle in group)
+    columns = max(1, min(len(groups), int(figure.get_size_inches()[0] * 72 / (longest * 5.8 + 42))))
+    columns = -(-len(groups) // -(-len(groups) // columns))  # no more than as many rows need
+    size, rows = max(map(len, groups)), -(-len(groups) // columns)
+    blank = Line2D([], [], linestyle="", label="")
+    filled = [handle for group in groups for handle in [*group, *[blank] * (size - len(group))]]
+    filled += [blank] * (columns * rows * size - len(filled))
+    figure.set_figheight(figure.get_figheight() + 0.21 * rows * size)  # inches
+    figure.legend(handles=filled, loc="outside lower center", ncols=columns)
+
+
+def heatmap(axes: Axes, shades: np.ndarray, texts: Sequence[Sequence[str]]) -> None:
+    """Draw `texts` [R, C] on cells as dark as `shades`, 0..1; the middle of cell (0, 0) is at (0.5, 0.5)."""
+    import seaborn
+
+    # seaborn lays out the whole figure for each tick label, to see whether they overlap: `name_classes` writes them.
+    plain = {"cbar": False, "xticklabels": False, "yticklabels": False}
+    seaborn.heatmap(shades, ax=axes, annot=np.asarray(texts), fmt="", cmap=COUNTED, vmin=0, vmax=1, **plain)
+    for text, cell in zip(axes.texts, axes.collections[0].get_facecolors(), strict=True):
+        # seaborn writes white on middling blue too, where its contrast falls to 2.3.
+        text.set_color(max((INK, "white"), key=lambda colour: contrast(colour, cell)))
+
+
+def name_classes(axes: Axes, across: Sequence[str], down: Sequence[str]) -> None:
+    """Write the names of a heatmap's columns above it, broken into short lines, and those of its rows on its left."""
+    places = np.arange(max(len(across), len(down))) + 0.5
+    axes.set_xticks(places[: len(across)], [name.replace(" ", "\n").replace("/", "/\n") for name in across], rotation=0)
+    axes.set_yticks(places[: len(down)], down, rotation=0)
+    axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
+    axes.xaxis.set_label_position("top")
+    axes.grid(False)
+
+
+# Boards of small images
+
+
+class Box(NamedTuple):
+    """A place on a board, in inches from its upper left corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class Board:
+    """A sheet for small images and words, measured in inches from its upper left corner.
+
+    The images are put down pixel by pixel: five hundred pairs of axes, or images on one pair, take seconds to draw.
+    """
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+        self.width, self.height = figure.get_size_inches()
+        self.axes = figure.add_axes((0, 0, 1, 1))
+        self.axes.set_axis_off()
+        self.axes.set(xlim=(0, self.width), ylim=(self.height, 0))
+
+    def tile(self, image: np.ndarray, box: Box, scale: float | None = None, frame: str = PALE) -> None:
+        """Lay `image` [h, w] or [h, w, 3] into `box`, in a frame of one pixel of the colour `frame`.
+
+        Grey levels 0..255; or, with `scale`, blue at -scale, white at zero and red at +scale.
+        """
+        left, top, right, bottom = (
+            round(edge * DPI) for edge in (box.left, box.top, box.left + box.width, box.top + box.height)
+        )
+        framed = np.full((bottom - top, right - left, 3), np.multiply(to_rgb(frame), 255), np.uint8)
+        rows, columns = (
+            np.arange(room - 2) * size // (room - 2)
+            for room, size in zip(framed.shape[:2], image.shape[:2], strict=True)
+        )
+        framed[1:-1, 1:-1] = _rgb(image, scale)[rows[:, None], columns]
+        height = self.figure.canvas.get_width_height()[1]
+        self.figure.figimage(framed, left, height - bottom, zorder=-1)  # counts from below
+
+    def words(self, x: float, y: float, text: str, **how) -> None:
+        """Write `text` in 10 points, centred and hanging from (x, y), unless `how` says otherwise."""
+        self.axes.text(x, y, text, **{"ha": "center", "va": "top", **how})
+
+    def inset(self, box: Box) -> Axes:
+        """Return ordinary axes of this place and size."""
+        across, down = self.width, self.height
+        below = 1 - (box.top + box.height) / down
+        return self.figure.add_axes((box.left / across, below, box.width / across, box.height / down))
+
+    def colour_bar(self, scale: float, box: Box, label: str) -> None:
+        """Draw what the colours between -scale and +scale mean."""
+        axes = self.inset(box)
+        axes.imshow(np.linspace(-1, 1, 256)[None], cmap=SIGNED, aspect="auto", extent=(-scale, scale, 0, 1))
+        axes.set_xticks([-scale, 0, scale], [f"{-scale:.2g}", "0", f"{scale:.2g}"])
+        axes.set_yticks([])
+        axes.grid(False)
+        self.words(box.left + box.width / 2, box.top - 0.06, label, va="bottom")
+
+
+@contextmanager
+def board(path: Path | str, width: float, height: float, title: str) -> Iterator[Board]:
+    """Yield a board of `width` x `height` inches; write it to `path` as PNG."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        page = Board(figure)
+        page.words(width / 2, 0.25, fitting(title, width), size=13, va="center", weight="bold")
+        yield page
+        _write(path, figure)
+
+
+def cells(count: int, columns: int, first: Box) -> list[Box]:
+    """Return `count` boxes of the size of the `first`, row by row and without gaps between them."""
+    left, top, width, height = first
+    return [first._replace(left=left + n % columns * width, top=top + n // columns * height) for n in range(count)]
 
 
 def _rgb(image: np.ndarray, scale: float | None) -> np.ndarray:
@@ -178,50 +257,7 @@ def _rgb(image: np.ndarray, scale: float | None) -> np.ndarray:
     return image if image.ndim == 3 else image[..., None].repeat(3, axis=2)
 
 
-def signed_scale(values: np.ndarray, share: float = 1.0) -> float:
-    """Return the size below which that share of `values` lie: the end of a scale that is symmetric around zero."""
-    size = float(np.quantile(np.abs(values), share)) if np.size(values) else 0.0
+def signed_scale(values: np.ndarray, fraction: float = 1.0) -> float:
+    """Return the size below which that fraction of `values` lie: the end of a scale that is symmetric around zero."""
+    size = float(np.quantile(np.abs(values), fraction)) if np.size(values) else 0.0
     return size or float(np.max(np.abs(values), initial=0.0)) or 1.0
-
-
-def places(count: int, columns: int, left: float, top: float, width: float, height: float) -> list[tuple[float, float]]:
-    """Return the upper left corners of `count` cells, row by row."""
-    return [(left + n % columns * width, top + n // columns * height) for n in range(count)]
-
-
-def spread(values: Sequence[float], gap: float) -> np.ndarray:
-    """Return positions for labels: as near to `values` as can be (least squares) but at least `gap` apart."""
-    values = np.asarray(values, float)
-    order = np.argsort(values, kind="stable")
-    touching: list[tuple[float, int]] = []  # sum and number of the labels of each group that touch each other
-    for rank, value in enumerate(values[order]):
-        total, count = value - rank * gap, 1
-        while touching and touching[-1][0] / touching[-1][1] > total / count:
-            before, many = touching.pop()
-            total, count = total + before, count + many
-        touching.append((total, count))
-    placed = np.empty(len(values))
-    placed[order] = [total / count for total, count in touching for _ in range(count)]
-    placed[order] += gap * np.arange(len(values))
-    return placed
-
-
-def broken(name: str) -> str:
-    """Break a class name into short lines: at spaces and after slashes."""
-    return name.replace(" ", "\n").replace("/", "/\n")
-
-
-def matrix(axes: Axes, shades: np.ndarray, texts: Sequence[Sequence[str]], classes: Sequence[str]) -> None:
-    """Draw `texts` [C, C] on cells as dark as `shades`, 0..1, with the classes above and on the left."""
-    picture = axes.imshow(shades, cmap=COUNTED, vmin=0, vmax=1, aspect="auto")
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    for row, line in enumerate(texts):
-        for column, text in enumerate(line):
-            # Relative luminance as WCAG has it, nearly; below 0.2 white stands out more than ink.
-            dark = np.dot(np.power(picture.cmap(float(shades[row, column]))[:3], 2.2), (0.2126, 0.7152, 0.0722)) < 0.2
-            axes.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else INK)
-    axes.set_xticks(range(len(classes)), [broken(name) for name in classes], fontsize=8.5)
-    axes.set_yticks(range(len(classes)), classes, fontsize=9)
-    axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
-    axes.xaxis.set_label_position("top")

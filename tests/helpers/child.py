@@ -41,18 +41,19 @@ EARLIER_RUN = {"explore/report.html": b"an earlier run"}  # what the fixture `ea
 
 # A patch that puts every source of the data out of reach.
 OFFLINE = """
-def out_of_reach(_private):
-    raise data.Unavailable("out of reach")
-data._download = data._fetch_package = out_of_reach
-data.SYSTEM_COPY = data.Path("/nonexistent/fashion-mnist")
+def out_of_reach(*_):
+    raise download.Unavailable("out of reach")
+download._download = download._fetch_package = out_of_reach
+download.SYSTEM_COPY = download.Path("/nonexistent/fashion-mnist")
 """
 
 # Patches that leave out the pictures, and the page that shows them, where a test is not about them: they take seconds.
 NO_PICTURES = """
 from fmnist.figures import album
-album.draw_data = album.draw_models = album.networks_to_look_into = lambda *_: []
+album.draw_dataset = album.draw_models = lambda *_: None
+album.networks_to_look_into = lambda *_: []
 """
-NO_REPORT = "report.write_report = lambda *_: None"
+NO_REPORT = "page.write_report = lambda *_: None"
 
 
 def command(folders: Sequence[object], *words: object) -> list[object]:
@@ -108,7 +109,7 @@ def started(
 ) -> Iterator[Forked | subprocess.Popen]:
     """Start a script with `arguments`; when the block ends, the child is killed if it still runs.
 
-    `more` may hold `script`, its name [fashionmnist], `files` in the place of `fmnist.data.FILES`, and `patches`.
+    `more` may hold `script`, its name [fashionmnist], `files` in the place of `fmnist.download.FILES`, and `patches`.
     `env` adds to the environment; None takes a variable away.
     """
     job = {"script": "fashionmnist", "arguments": [str(word) for word in arguments], "files": None, "patches": []}
@@ -237,11 +238,11 @@ def _main(job: dict[str, Any]) -> int:
 
     script = importlib.import_module(job["script"])
     names = {"here": here, job["script"]: script}
-    wanted = " ".join([*job["patches"], "data" * bool(job["files"])])
+    wanted = " ".join([*job["patches"], "download" * bool(job["files"])])
     modules = (module.name for module in pkgutil.iter_modules(fmnist.__path__))
     names |= {name: importlib.import_module(f"fmnist.{name}") for name in modules if name in wanted}
     if job["files"]:
-        names["data"].FILES = {name: tuple(facts) for name, facts in job["files"].items()}
+        names["download"].FILES = {name: tuple(facts) for name, facts in job["files"].items()}
     for patch in job["patches"]:
         exec(patch, names)
     sys.argv = [f"{job['script']}.py", *job["arguments"]]

@@ -5,7 +5,7 @@ import pkgutil
 
 import fmnist
 
-LIBRARIES = ("scipy.stats", "torch.utils.flop_counter", "torchvision.datasets")
+LIBRARIES = ("pandas", "scipy.stats", "seaborn", "sklearn.metrics", "torch.utils.flop_counter", "torchvision.datasets")
 SCRIPTS = ("cnn", "ffn", "fashionmnist", "kernel_vis")
 PACKAGE = (module.name for module in pkgutil.walk_packages(fmnist.__path__, "fmnist."))
 

@@ -1,7 +1,7 @@
 """A data set of the form of Fashion-MNIST, made on the spot: small, learnable, and with checksums of its own.
 
 Each class is a blob of light in a place of its own among noise. Tests put `files_table` in the place of
-`fmnist.data.FILES`, in their own process or, with `tests.helpers.child`, in another.
+`fmnist.download.FILES`, in their own process or, with `tests.helpers.child`, in another.
 """
 
 import gzip
@@ -52,7 +52,7 @@ def contents(data: Tiny) -> dict[str, bytes]:
 
 
 def files_table(data: Tiny) -> dict[str, tuple[int, str]]:
-    """What takes the place of `fmnist.data.FILES`: {name: (size, SHA-256)}."""
+    """What takes the place of `fmnist.download.FILES`: {name: (size, SHA-256)}."""
     return {name: (len(body), hashlib.sha256(body).hexdigest()) for name, body in contents(data).items()}
 
 

@@ -1,0 +1,70 @@
+"""Print docs/results.md: what the whole runs that come with the program, in outputs/reference, measured.
+
+python -m benchmarks.results > docs/results.md
+"""
+
+from pathlib import Path
+
+from fmnist import captions, report
+from fmnist.config import Recipe
+from fmnist.metrics import Metrics
+from recipes import RECIPES
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAD = """# Results
+
+What whole runs of the recipes measured. This page is printed by `python -m benchmarks.results` from the `metrics.json`
+of each run in [outputs/reference](../outputs/reference); no figure is typed. Seconds compare within a table only: the
+machines are shared, and their speed drifts.
+
+One seed each tells two trained networks apart, not two recipes. A published figure is *reproduced* if it lies inside
+the 95 % prediction interval for one more seed, *exceeded* if what was measured is better than that."""
+
+
+def page() -> str:
+    """The whole page, a section for each recipe that has a run in outputs/reference."""
+    runs = {name: report.reference_run(report.REFERENCE / name) for name in RECIPES}
+    return "\n\n".join([HEAD, *(section(RECIPES[name], run) for name, run in runs.items() if run is not None)])
+
+
+def overview() -> str:
+    """The README's table: a row for each recipe that trains, with the test accuracies of its networks in per cent."""
+    rows = ["| Recipe | What it shows | Test %, published | measured |", "|---|---|---|---|"]
+    for recipe in RECIPES.values():
+        run = report.reference_run(report.REFERENCE / recipe.name)
+        published = [_percent(network.published.get("test_accuracy")) for network in recipe.networks]
+        models = run["models"].values() if run else ()
+        measured = [_percent(model.get("mean", model)["test_accuracy"]) for model in models]
+        cells = (f"`{recipe.name}`", recipe.summary, ", ".join(published), ", ".join(measured))
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def section(recipe: Recipe, run: Metrics) -> str:
+    """One recipe: how it was run, its table and remarks, and the pictures that come with it."""
+    version = f"torch {run['versions']['torch']}" + (f", commit {run['commit'][:7]}" if run["commit"] else "")
+    how = (
+        f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {run['threads']} threads, {run['precision']}"
+    )
+    parts = [f"## `{recipe.name}`: {recipe.title}", f"{recipe.summary.capitalize()}.", f"{how}, {version}."]
+    return "\n\n".join([*parts, report.results_table(run), *pictures(recipe.name, run)])
+
+
+def pictures(name: str, run: Metrics) -> list[str]:
+    """The pictures of a run, as Markdown."""
+    shown = []
+    for path in sorted((report.REFERENCE / name).glob("*.png")):
+        owner = next((model for model in run["models"] if path.stem.startswith(f"{model}_")), None)
+        models = {owner: run["models"][owner]} if owner else run["models"]
+        kind = path.stem.removeprefix(f"{owner}_") if owner else path.stem
+        words = captions.alternative(kind, models, run.get("statistics", {}))
+        shown.append(f"![{words}](../{path.relative_to(ROOT).as_posix()})")
+    return shown
+
+
+if __name__ == "__main__":
+    print(page())

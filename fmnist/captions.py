@@ -1,0 +1,249 @@
+"""What a run's figures show, in words: the captions in report.html, and the texts for those who do not see them.
+
+Figures are told apart by their kind: the name of the PNG file, without the network's name before it. `models` are the
+networks a figure shows, as metrics.json has them; `statistics` is what it says of the data set.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fmnist.metrics import Model
+
+OVERFITS_TEST = 1.5  # test loss in training losses from which a network is said to overfit
+OVERFITS_VALIDATION = 1.05  # the last validation loss in lowest ones, the same
+
+CAPTIONS = {
+    "loss": "Loss by epoch; dashed, on held-out images where there are some.",
+    "loss_curves": (
+        "Loss of all networks on common axes; dashed, on held-out images where there are some. A training loss that "
+        "falls while the loss on other images rises means overfitting: the network grows more confident, also in its "
+        "errors, even where its accuracy still rises."
+    ),
+    "accuracy_curves": (
+        "Accuracy of all networks on common axes: in training; dashed, on held-out images where there are some; as a "
+        "star, on the test images, at the epoch whose weights were scored."
+    ),
+    "model_comparison": (
+        "Loss and accuracy of all networks on common axes, on the training images and on held-out ones, where a ring "
+        "stands around the best epoch, whose weights were scored."
+    ),
+    "confusion": "Rows are true classes, columns predicted ones: whatever lies off the diagonal was confused.",
+    "reliability": (
+        "The accuracy of predictions made with about the same probability: on the diagonal, probabilities mean what "
+        "they say; below it, the network is overconfident."
+    ),
+    "examples": (
+        "Test images predicted correctly, on the left, and incorrectly, on the right, each with its true class, the "
+        "prediction and its probability."
+    ),
+    "correct": "Test images predicted correctly, and the probability of each prediction.",
+    "incorrect": "Test images predicted incorrectly: the true class, the prediction and its probability.",
+    "kernels_grid": (
+        "The kernels of one convolution on one colour scale: each is a small pattern that the network looks for."
+    ),
+    "features_grid": "The feature maps of one image: strong where the kernel's pattern is found.",
+    "progression": "Activations by layer, from the image to the class probabilities at the end.",
+    "photograph": "The photograph, the image of 28 x 28 pixels that the network is given, and its prediction.",
+}
+
+WITHOUT_NUMBERS = {
+    "kernels_grid": "A grid of the kernels: negative weights blue, zero white, positive red.",
+    "features_grid": "The image beside a grid of its feature maps: negative values blue, zero white, positive red.",
+    "progression": "A row of activation maps for each layer, from the image at the top to ten bars, the probabilities.",
+    "photograph": "The photograph, beside it the image made of it, and ten bars, the probabilities of the classes.",
+    "samples": "The first training images of each class, a row for each of the ten classes.",
+    "class_means": "Ten blurred grey images, the mean training image of each class.",
+}
+
+
+def caption(kind: str, models: "Mapping[str, Model]") -> str:
+    """Return what the reader of a figure should know; empty where its title says it all."""
+    fits = [_fit(model) for model in models.values()] if kind == "loss" else []
+    return " ".join([CAPTIONS.get(kind, ""), *fits])
+
+
+def alternative(kind: str, models: "Mapping[str, Model]", statistics: Mapping[str, Any]) -> str:
+    """Return what is to be seen in a figure, with its numbers; empty for a kind that is not known."""
+    if kind in OF_MODELS and models:
+        return OF_MODELS[kind](list(models.values()))
+    if kind in OF_DATA and statistics:
+        return OF_DATA[kind](statistics)
+    return WITHOUT_NUMBERS.get(kind, "")
+
+
+def _fit(model: "Model") -> str:
+    """What the losses of a training say of its fit."""
+    train, test = [epoch["train_loss"] for epoch in model["epochs"]], model["test_loss"]
+    validation = [epoch["validation_loss"] for epoch in model["epochs"] if "validation_loss" in epoch]
+    if None in (test, *train, *validation):  # of a number that is not finite
+        return ""
+    meaning = "it grows more confident, also in its errors, though its accuracy may still rise."
+    if not validation:
+        ends = f"The training loss ends at {train[-1]:.2f}, the test loss is {test:.2f}"
+        if test > OVERFITS_TEST * train[-1]:
+            return f"{ends}: the network overfits; {meaning}"
+        return f"{ends}. Only held-out images tell whether more epochs would help (--validation 0.1)."
+    lowest = validation.index(min(validation))
+    if validation[-1] > OVERFITS_VALIDATION * validation[lowest] and train[-1] < train[lowest]:
+        turn = f"is lowest in epoch {lowest + 1}, {validation[lowest]:.2f}, and ends at {validation[-1]:.2f}"
+        return f"The loss on held-out images {turn} while the training loss falls: the network overfits; {meaning}"
+    return f"The loss on held-out images ends at {validation[-1]:.2f}, near its lowest: no sign of overfitting."
+
+
+# What is to be seen, by kind
+
+
+def _losses(models: "list[Model]") -> str:
+    held_out = [model for model in models if "validation_loss" in model["epochs"][-1]]
+    validation = ""
+    if held_out:
+        ends = _each(held_out, lambda model: _decimal(_last(model, "validation_loss")))
+        validation = f"; on held-out images {ends}"
+    train = _each(models, lambda model: _decimal(_last(model, "train_loss")))
+    return f"Training loss of {_titles(models)} over {_epochs(models)}: {train} at the end{validation}."
+
+
+def _accuracies(models: "list[Model]") -> str:
+    train = _each(models, lambda model: _percent(_last(model, "train_accuracy")))
+    return f"Training accuracy of {_titles(models)} over {_epochs(models)}: {train} at the end; {_test(models)}."
+
+
+def _comparison(models: "list[Model]") -> str:
+    return f"Curves of loss and accuracy of {_titles(models)} over {_epochs(models)}; {_test(models)}."
+
+
+def _gains(models: "list[Model]") -> str:
+    return f"A bar a network: {_test(models)}."
+
+
+def _costs(models: "list[Model]") -> str:
+    costs = _each(models, lambda model: f"{model['parameters']:,} and {model['multiply_adds']:,}")
+    return (
+        "Points for test accuracy against parameters, multiply-adds and time: "
+        f"{_test(models)}; parameters and multiply-adds {costs}."
+    )
+
+
+def _confusion(models: "list[Model]") -> str:
+    return f"Confusion matrix of {_titles(models)}: {_correct(models[0])} of {_images(models[0])} on the diagonal."
+
+
+def _examples(models: "list[Model]") -> str:
+    model = models[0]
+    return f"Test images that {model['title']} predicts: {_correct(model)} of {_images(model)} are correct."
+
+
+def _correct_examples(models: "list[Model]") -> str:
+    return f"Some of the {_correct(models[0])} test images that {models[0]['title']} predicts correctly."
+
+
+def _incorrect_examples(models: "list[Model]") -> str:
+    return f"Some of the {_incorrect(models[0])} test images that {models[0]['title']} predicts incorrectly."
+
+
+def _reliability(models: "list[Model]") -> str:
+    return f"Accuracy of {_titles(models)} against the probability of its predictions; {_test(models)}."
+
+
+def _class_counts(statistics: Mapping[str, Any]) -> str:
+    train, test = (
+        _range([row[f"{part} images"] for row in statistics["classes"]], "{:,}".format) for part in ("training", "test")
+    )
+    return f"Bars for the {len(statistics['classes'])} classes: {train} training and {test} test images in each."
+
+
+def _pixel_histogram(statistics: Mapping[str, Any]) -> str:
+    mean, std = statistics["pixel mean"], statistics["pixel deviation"]
+    return f"Histogram of the grey levels from 0 to 1: mean {_decimal(mean)}, standard deviation {_decimal(std)}."
+
+
+def _class_statistics(statistics: Mapping[str, Any]) -> str:
+    rows = sorted(statistics["classes"], key=lambda row: row["pixel mean"])
+    ends = [f"{_decimal(row['pixel mean'])} ({row['class']})" for row in (rows[0], rows[-1])]
+    return f"Mean and standard deviation of each class's pixels: means {' to '.join(ends)}."
+
+
+def _look_alikes(statistics: Mapping[str, Any]) -> str:
+    nearest = max(statistics["classes"], key=lambda row: row["correlation"])
+    pair = f"{nearest['class']} and {nearest['nearest look-alike']}"
+    return (
+        f"Matrix of the correlations of the classes' mean images: {pair} highest, {_decimal(nearest['correlation'])}."
+    )
+
+
+OF_MODELS: "dict[str, Callable[[list[Model]], str]]" = {
+    "loss_curves": _losses,
+    "loss": _losses,
+    "accuracy_curves": _accuracies,
+    "accuracy_comparison": _gains,
+    "model_comparison": _comparison,
+    "gains": _gains,
+    "cost": _costs,
+    "confusion": _confusion,
+    "examples": _examples,
+    "correct": _correct_examples,
+    "incorrect": _incorrect_examples,
+    "reliability": _reliability,
+}
+OF_DATA: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "class_counts": _class_counts,
+    "pixel_histogram": _pixel_histogram,
+    "class_statistics": _class_statistics,
+    "look_alikes": _look_alikes,
+}
+
+
+# Numbers and lists in words
+
+
+def _titles(models: "list[Model]") -> str:
+    return _listed([model["title"] for model in models])
+
+
+def _each(models: "list[Model]", number: "Callable[[Model], str]") -> str:
+    return _listed([f"{model['title']} {number(model)}" for model in models])
+
+
+def _listed(words: list[str]) -> str:
+    """ "a", "a and b", or "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _last(model: "Model", key: str) -> float | None:
+    """A number of the last epoch, the mean over the seeds; None where one is not finite."""
+    values = [run["epochs"][-1][key] for run in model.get("seeds", [model])]
+    return None if None in values else sum(values) / len(values)
+
+
+def _epochs(models: "list[Model]") -> str:
+    return f"{_range([len(model['epochs']) for model in models], str)} epochs"
+
+
+def _range(numbers: Sequence[int], write: Callable[[int], str]) -> str:
+    ends = sorted({min(numbers), max(numbers)})
+    return " to ".join(map(write, ends))
+
+
+def _test(models: "list[Model]") -> str:
+    return f"test accuracy {_each(models, lambda model: _percent(model.get('mean', model)['test_accuracy']))}"
+
+
+def _correct(model: "Model") -> str:
+    return f"{sum(row[n] for n, row in enumerate(model['confusion'])):,}"
+
+
+def _incorrect(model: "Model") -> str:
+    return f"{sum(sum(row) - row[n] for n, row in enumerate(model['confusion'])):,}"
+
+
+def _images(model: "Model") -> str:
+    return f"{sum(map(sum, model['confusion'])):,}"
+
+
+def _decimal(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.2f} %"

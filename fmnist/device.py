@@ -1,0 +1,120 @@
+"""Where and in which number format to compute, that it be repeatable, and how the machine's memory is handled."""
+
+import ctypes
+import os
+import platform
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from fmnist.errors import Refused
+
+
+class Machine(NamedTuple):
+    """Where the networks are trained, and in which number format: "fp32" or "bf16"."""
+
+    device: torch.device
+    precision: str
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What of it the trained weights depend on, as plain values: equal numbers need the same card as well."""
+        card = {"card": torch.cuda.get_device_name(self.device)} if self.device.type == "cuda" else {}
+        return {"device": self.device.type, "precision": self.precision, **card}
+
+    def __str__(self) -> str:
+        return f"{self.device.type} in {self.precision}"
+
+
+def set_up(options: Mapping[str, str], by_torch: bool) -> Machine:
+    """Choose device and precision by the run's `options`, and make what is computed there repeatable.
+
+    Where no network is trained by torch, numbers are NumPy's, which has no bf16.
+    """
+    keep_freed_memory()
+    device = choose_device(options.get("device", "auto"))
+    make_deterministic(device)
+    return Machine(device, choose_precision(options.get("precision", "auto") if by_torch else "fp32", device))
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is the best there is. Raises Refused if this machine has none such."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        raise Refused(f"--device {name}: there is none on this machine; use --device auto")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return "bf16" where `name` asks for it, or leaves the choice and the processor has instructions for it."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "mps":
+        return "fp32"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 does not say
+    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
+
+
+def processor() -> str:
+    """What this machine's processor calls itself."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            models = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+            return next(models, platform.machine())
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
+# Equal seeds, equal numbers
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Make equal seeds give equal numbers on `device`; torch warns where an operation has no deterministic form.
+
+    Single precision is meant where it is said: no TF32. A CPU's kernels are deterministic as they are.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    if device.type == "cpu":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.backends.cudnn.benchmark = False  # it would choose its algorithms by the clock
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
+
+
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Make every draw that follows a function of (seed, epoch) alone; epoch 0 stands for the initial weights."""
+    torch.manual_seed(seed * 100_003 + epoch)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has done what it was told to: only then do clocks tell the truth."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+# Memory
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a training step frees for the next step, instead of giving it back to the system.
+
+    Every step allocates the same tensors of several megabytes. glibc returns such memory at once, and the system hands
+    it out again page by page, zeroed. Where the C library is not glibc, nothing is done.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3  # numbers as in malloc.h
+        mallopt(trim_threshold, 2**31 - 1)  # bytes free at the heap's end before it shrinks
+        mallopt(mmap_threshold, 32 * 2**20)  # bytes from which a tensor gets a mapping of its own; glibc takes no more
+
+
+def give_back_memory() -> None:
+    """Return to the system what `keep_freed_memory` has kept: what comes next needs other sizes."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,244 @@
+"""The folder of a run: begun, stopped, resumed, and its results put in the place of the former ones, all together.
+
+    RECIPE/                       the results of the last finished run: weights, pictures, metrics.json, report.html
+    RECIPE/checkpoints/           of the run under way, else of that finished run: run.json and NAME-seedN-epochN.pt
+    RECIPE/checkpoints.finished/  of that finished run, while another is under way
+    RECIPE/.results/              the results of the run under way, until all are there
+    RECIPE/.finished/             all its results, while the former ones are taken out of their place
+    RECIPE/.publishing/           the same, while they are moved to that place
+    RECIPE.before/                a finished run of other settings, kept whole when its successor had finished
+
+So whoever looks into RECIPE sees the results of one run, never of two, and a run that is stopped harms no other: what
+a kill cuts short between .finished and the end, the next run in this folder does first.
+"""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from fmnist.checkpoints import Checkpoints
+from fmnist.config import LENGTH_MATTERS, TrainConfig
+from fmnist.errors import Refused
+from fmnist.files import write_json
+from fmnist.metrics import Metrics
+from fmnist.options import NEVER_REMEMBERED, option, read_again
+
+FORMAT = 1
+
+
+class Run:
+    """One run of a recipe into `folder`, begun by `options` or, with `resume`, gone on with.
+
+    On resume the `options` that the run was begun with are joined to those given now. Raises Refused if there is
+    nothing to resume.
+    """
+
+    def __init__(self, folder: Path, resume: bool, options: dict[str, Any]) -> None:
+        self.folder, self.resume, self.options = Path(folder), resume, options
+        self.kept, self.results = self.folder / "checkpoints", self.folder / ".results"
+        self.trainings: dict[str, dict] = {}  # settings of each, by name
+        self._publish()  # of a run that was killed just then
+        if resume:
+            self.notes = _read(self.kept / "run.json")
+            if self.notes is None:
+                raise Refused(
+                    f"--resume: there is no run to resume in {self.kept}, whose run.json is missing or damaged; "
+                    "leave it out to start anew"
+                )
+            self.options = {**self.notes["options"], **options}
+            self._refuse_other_trainings(self.notes["options"], options)
+
+    @staticmethod
+    def _refuse_other_trainings(begun: dict[str, Any], asked: dict[str, Any]) -> None:
+        """Raise Refused if other networks or seeds are asked for than were begun: they would start from nothing."""
+        for name, usual in (("seed", TrainConfig.seed), ("models", "all of them")):
+            there = begun.get(name, usual)
+            if asked.get(name, there) != there:
+                wish, own = (" ".join(value) if isinstance(value, list) else value for value in (asked[name], there))
+                raise Refused(f"{option(name)} {wish}: the run that is to be resumed has {own}; leave it out")
+        for name in NEVER_REMEMBERED:
+            if name in begun and name not in asked:
+                raise Refused(f"--resume: this run was begun with {option(name)} {begun[name]}; say so again")
+
+    def plan(self, trainings: dict[str, dict]) -> None:
+        """Take note of the settings of all trainings, by name, before any begins.
+
+        Raises Refused if the run is to be resumed with others than it was begun with.
+        """
+        self.trainings = json.loads(json.dumps(trainings))  # as they come back from a file
+        if self.resume:
+            self._refuse_differences()
+
+    def _refuse_differences(self) -> None:
+        begun = self.notes["trainings"]
+        if _networks(begun) != _networks(self.trainings):
+            wish, own = (", ".join(sorted(_networks(trainings))) for trainings in (self.trainings, begun))
+            raise Refused(f"--resume: the run to be resumed trains {own}, not {wish}; leave it out to start anew")
+        differences = {
+            f"{setting} was {theirs.get(setting)} and is {ours.get(setting)}"
+            for name in self.trainings.keys() & begun.keys()
+            for group in self.trainings[name].keys() | begun[name].keys()
+            for ours, theirs in [(self.trainings[name].get(group, {}), begun[name].get(group, {}))]
+            for setting in ours.keys() | theirs.keys()
+            if ours.get(setting) != theirs.get(setting) and not self._may_differ(name, setting, ours)
+        }
+        if differences:
+            done = "a finished run keeps no optimizer's state, so it" if self.notes["finished"] else "a run"
+            raise Refused(
+                f"{done} cannot be resumed with other settings: {', '.join(sorted(differences))}; "
+                "give --resume the settings it was started with, or leave it out to start anew"
+            )
+
+    def _may_differ(self, name: str, setting: str, training: dict[str, Any]) -> bool:
+        """More epochs may be asked for, unless it is finished or its schedule was laid out over their number."""
+        extendable = name not in self.notes["finished"] and training.get("schedule") not in LENGTH_MATTERS
+        return setting == "epochs" and extendable and training["epochs"] >= self._epochs_done()
+
+    def _epochs_done(self) -> int:
+        """The most epochs that any training of the run has finished."""
+        return max((int(path.stem.rpartition("-epoch")[2]) for path in self.kept.glob("*-epoch*.pt")), default=0)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the run that is to be resumed has finished once: at most, some of its results are missing."""
+        return self.resume and bool(self.notes["files"]) and self.notes["trainings"] == self.trainings
+
+    def is_finished(self) -> bool:
+        """Whether the run that is to be resumed has nothing left to do: all its results are there."""
+        return self.is_trained and not self.missing()
+
+    def missing(self) -> list[str]:
+        """The results of a finished run that are no longer there, or no longer what they were."""
+        lost = [name for name in self.notes["files"] if not (self.folder / name).is_file()]
+        return lost if self.metrics() or "metrics.json" in lost else [*lost, "metrics.json"]
+
+    def metrics(self) -> dict[str, Any] | None:
+        """The content of metrics.json; None if there is none that a run has written."""
+        metrics = _read_json(self.folder / "metrics.json")
+        return metrics if isinstance(metrics, dict) and Metrics.__required_keys__ <= metrics.keys() else None
+
+    def start(self) -> None:
+        """Make room for a new run beside the results of a finished one, or go on."""
+        shutil.rmtree(self.results, ignore_errors=True)
+        if not self.resume:
+            self._set_checkpoints_aside()
+            self.notes = {"format": FORMAT, "files": [], "finished": []}
+            self.kept.mkdir()
+        if not self.is_trained:
+            if self.notes["files"]:  # more seeds: as the former run it is to be whole
+                shutil.copytree(self.kept, self.folder / "checkpoints.finished", dirs_exist_ok=True)
+            self.notes |= {"options": self.options, "trainings": self.trainings, "files": []}
+        write_json(self.kept / "run.json", self.notes)
+        self.results.mkdir()
+
+    def _set_checkpoints_aside(self) -> None:
+        """Keep the checkpoints that stand here: with the finished run whose they are, else as of an unfinished one."""
+        if not self.kept.exists():
+            return
+        former, finished = _read(self.kept / "run.json"), self.folder / "checkpoints.finished"
+        if former is not None and former["files"]:
+            shutil.rmtree(finished, ignore_errors=True)
+            self.kept.replace(finished)
+        elif any(self.kept.glob("*.pt")):
+            aside = _free(self.folder / "checkpoints.unfinished")
+            self.kept.replace(aside)
+            print(f"an unfinished run stood here: its checkpoints are kept in {aside}; named checkpoints, they resume")
+        else:
+            shutil.rmtree(self.kept)
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """The checkpoints of the training called `name`."""
+        return Checkpoints(self.kept, name, self.trainings[name])
+
+    def finish(self) -> None:
+        """Put the results in their place: what is missing of a finished run, else all, for those of the run before."""
+        files = sorted(path.name for path in self.results.iterdir())
+        if self.is_trained:
+            missing = self.missing()
+            for name in set(files) - set(missing):
+                (self.results / name).unlink()
+            for path in self.results.iterdir():
+                _move(path, self.folder)
+            self.results.rmdir()
+            print(f"made again, as they were missing: {', '.join(missing)}")
+            return
+        write_json(self.results / "run.json", self.notes | {"files": files, "finished": sorted(self.trainings)})
+        self.results.replace(self.folder / ".finished")
+        self._publish()
+
+    def _publish(self) -> None:
+        """Put the results of a run that has finished in the place of the former ones."""
+        finished, moving = self.folder / ".finished", self.folder / ".publishing"
+        if finished.exists():
+            self._set_former_aside(_read(finished / "run.json")["trainings"])
+            shutil.rmtree(moving, ignore_errors=True)  # what of the former run could not be moved, on Windows
+            finished.replace(moving)
+        if moving.exists():
+            self.kept.mkdir(exist_ok=True)
+            for path in sorted(moving.iterdir()):
+                _move(path, self.kept if path.name == "run.json" else self.folder)
+            for name, settings in _read(self.kept / "run.json")["trainings"].items():
+                Checkpoints(self.kept, name, settings).finish()
+            if not any(moving.iterdir()):
+                moving.rmdir()
+
+    def _set_former_aside(self, trainings: dict[str, dict]) -> None:
+        """Move the former run's results and checkpoints to RECIPE.before; those of equal `trainings` are superseded."""
+        finished, aside = self.folder / "checkpoints.finished", self.folder.with_name(f".{self.folder.name}.before")
+        former = [path for path in self.folder.iterdir() if not path.name.startswith((".", "checkpoints"))]
+        if not former and not finished.exists() and not aside.exists():
+            return
+        aside.mkdir(exist_ok=True)  # there already, if a run was killed just then
+        for path in former:
+            _move(path, aside)
+        if finished.exists():
+            finished.replace(aside / "checkpoints")
+        notes = _read(aside / "checkpoints" / "run.json")
+        if notes is not None and notes["trainings"] == trainings:
+            aside.replace(self.results)  # which is thrown away when a run starts, should this one be killed here
+            shutil.rmtree(self.results)
+            return
+        kept = _free(self.folder.with_name(f"{self.folder.name}.before"))
+        aside.replace(kept)
+        print(f"the finished run of other settings that stood here is kept whole in {kept}")
+
+
+def _move(path: Path, folder: Path) -> None:
+    """Move a file into `folder`; one that a viewer holds open, on Windows, is named and stays where it was."""
+    try:
+        path.replace(folder / path.name)
+    except PermissionError:
+        print(f"{path} cannot be moved to {folder}; close the program that shows it, then run again with --resume")
+
+
+def _networks(trainings: dict[str, dict]) -> set[str]:
+    """The names of the networks that are trained, each from one seed or several."""
+    return {name.rpartition("-seed")[0] for name in trainings}
+
+
+def _free(path: Path) -> Path:
+    """Return `path`, or the first of `path`2, `path`3 ... at which nothing stands."""
+    numbered = (path.with_name(f"{path.name}{n if n > 1 else ''}") for n in itertools.count(1))
+    return next(candidate for candidate in numbered if not candidate.exists())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The content of a run.json, or None if there is none that this version of the program has written."""
+    notes = _read_json(path)
+    try:
+        names = [*notes["files"], *notes["finished"]]
+        groups = [group for training in notes["trainings"].values() for group in training.values()]
+        sound = notes["format"] == FORMAT and all(isinstance(name, str) for name in names)
+        sound = sound and all(isinstance(group, dict) for group in groups)
+        return {**notes, "options": read_again(notes["options"])} if sound else None
+    except (AttributeError, KeyError, TypeError, Refused):
+        return None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None

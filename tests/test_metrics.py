@@ -1,0 +1,168 @@
+"""What metrics.json holds, against what went in and the types that it promises."""
+
+import json
+import math
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from typing_extensions import NotRequired, is_typeddict
+
+from fmnist import exploration, metrics
+from fmnist.data import FashionMNIST
+from fmnist.device import Machine
+from fmnist.evaluation import Evaluation, Predictions
+from fmnist.files import plain
+from recipes import RECIPES
+from tests.helpers import tiny
+
+ROOT = Path(__file__).parents[1]
+MACHINE = Machine(torch.device("cpu"), "fp32")
+MADE = tiny.make(train=40, test=30)
+DATASET = FashionMNIST(*(torch.from_numpy(array) for array in MADE), "made up", "first")
+CLASSIC = RECIPES["classic"]
+
+
+def scored(test_accuracy: float = 0.7) -> Evaluation:
+    probabilities = np.eye(10, dtype=np.float32)[MADE.test_labels]
+    wrong = round(30 * (1 - test_accuracy))
+    probabilities[:wrong] = np.roll(probabilities[:wrong], 1, axis=1)
+    return Evaluation(Predictions(MADE.test_images, MADE.test_labels, probabilities), test_accuracy, 0.5, 0.8, 0.75)
+
+
+def epochs(*accuracies: float | None) -> list[dict]:
+    """A history of epochs with these accuracies on held-out images; None where none are held out."""
+    rows = []
+    for n, accuracy in enumerate(accuracies, start=1):
+        held_out = {} if accuracy is None else {"validation_accuracy": accuracy, "validation_loss": 1 - accuracy}
+        row = {"train_loss": 1 / n, "train_accuracy": 0.5, "train_loss_by_step": [1.0], "steps": 3, "seconds": n + 0.5}
+        rows.append({**row, "images_per_second": 9.0, **held_out})
+    return rows
+
+
+def trained(network, seed: int, history: list[dict], best: int | None = None, accuracy: float = 0.7) -> metrics.Trained:
+    cost = {"parameters": 5, "multiply_adds": 6}
+    return metrics.Trained(network.with_seed(seed), history, best, scored(accuracy), cost)
+
+
+def collect(runs: dict[str, list], explored=None) -> metrics.Metrics:
+    return metrics.collect(CLASSIC, runs, DATASET, MACHINE, explored)
+
+
+def both(seeds=(4, 5)) -> dict[str, list]:
+    return {
+        network.name: [trained(network, seed, epochs(None, None), accuracy=round(0.6 + seed / 50, 2)) for seed in seeds]
+        for network in CLASSIC.networks
+    }
+
+
+def test_what_is_said_of_a_run():
+    collected = collect(both())
+    assert [collected[key] for key in ("recipe", "title", "source", "seed")] == [
+        *("classic", CLASSIC.title, CLASSIC.source, 4)
+    ]
+    assert [collected[key] for key in ("device", "precision", "threads")] == ["cpu", "fp32", torch.get_num_threads()]
+    assert (collected["release"], collected["data"]["source"]) == ("first", "made up")
+    assert collected["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert collected["versions"]["python"] == sys.version.split()[0]
+    assert timedelta() <= datetime.now(timezone.utc) - datetime.fromisoformat(collected["created"]) < timedelta(1)
+    assert collected["command"].startswith("python ")
+    assert collected["processor"]
+
+
+def test_the_commit_is_that_of_the_program(monkeypatch, tmp_path):
+    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    assert collect(both())["commit"] == subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert collect(both())["commit"] == "", "there is no git"
+
+
+def test_what_is_said_of_a_network_from_several_seeds():
+    collected = collect(both())
+    cnn, network = collected["models"]["cnn"], CLASSIC.networks[1]
+    first = scored(0.68)
+    assert (cnn["title"], cnn["published"]) == (network.title, network.published)
+    assert (cnn["parameters"], cnn["multiply_adds"]) == (5, 6)
+    assert (cnn["training_seconds"], cnn["seconds_per_epoch"], cnn["train_loss"]) == (1.5 + 2.5, 2.0, 0.5)
+    assert (cnn["test_accuracy"], cnn["test_loss"], cnn["train_subset_accuracy"], cnn["mean_accuracy"]) == (
+        *(0.68, 0.5, 0.8, 0.75),
+    )
+    assert cnn["confusion"] == first.confusion.tolist()
+    assert cnn["per_class"] == first.per_class
+    assert cnn["config"] == network.with_seed(4).settings
+    assert cnn["epochs"] == epochs(None, None)
+    assert [(seed["seed"], seed["test_accuracy"]) for seed in cnn["seeds"]] == [(4, 0.68), (5, 0.7)]
+    assert cnn["mean"]["test_accuracy"] == pytest.approx(0.69)
+    assert cnn["std"]["test_accuracy"] == pytest.approx(0.02 / math.sqrt(2))
+    (comparison,) = collected["comparisons"]
+    assert (comparison["a"], comparison["b"], comparison["n"], comparison["test"]) == ("ffn", "cnn", 2, "paired t")
+    assert cnn["reproduction"].keys() == network.published.keys()
+    assert collected["best"] is None
+    assert "best_epoch" not in cnn, "nothing was held out"
+
+
+def test_one_seed_has_neither_mean_nor_spread():
+    cnn = collect(both(seeds=[0]))["models"]["cnn"]
+    assert not {"seeds", "mean", "std"} & cnn.keys()
+
+
+def test_the_best_network_and_epoch_are_chosen_on_validation():
+    network = CLASSIC.networks[0]
+    # The FFN ends higher, the CNN was higher; a second seed has no weights that are kept, and so no say.
+    ffn = [trained(network, 0, epochs(0.5, 0.7, 0.8), 3), trained(network, 1, epochs(0.2, 0.99, 0.1), 2)]
+    cnn = [trained(network, 0, epochs(0.5, 0.9, 0.6), 2), trained(network, 1, epochs(0.3, 0.2, 0.1), 1)]
+    collected = collect({"ffn": ffn, "cnn": cnn})
+    assert collected["best"] == "cnn"
+    model = collected["models"]["ffn"]
+    assert (model["best_epoch"], model["mean"]["best_epoch"]) == (3, 2.5)
+    assert [row.get("best") for row in model["epochs"]] == [None, None, True]
+    assert [row.get("best") for row in model["seeds"][1]["epochs"]] == [None, True, None]
+
+
+# Types
+
+
+def misfits(value, kind, place: str = "metrics") -> list[str]:
+    """Where `value`, as read from a file, is not what the type `kind` promises."""
+    if get_origin(kind) is NotRequired:
+        kind = get_args(kind)[0]
+    if is_typeddict(kind):
+        hints = get_type_hints(kind, include_extras=True)
+        unknown = [f"{place}.{key} is not declared" for key in value.keys() - hints.keys()]
+        missing = [f"{place}.{key} is missing" for key in kind.__required_keys__ - value.keys()]
+        return unknown + missing + [m for key in value for m in misfits(value[key], hints.get(key), f"{place}.{key}")]
+    if get_origin(kind) is dict:
+        return [m for key, item in value.items() for m in misfits(item, get_args(kind)[1], f"{place}.{key}")]
+    if get_origin(kind) is list:
+        return [m for item in value for m in misfits(item, get_args(kind)[0], f"{place}[]")]
+    kinds = {float: (float, int), int: int, str: str, bool: bool}
+    wanted = kinds.get(kind)
+    return [] if wanted is None or isinstance(value, wanted) else [f"{place} is {value!r}, no {kind.__name__}"]
+
+
+@pytest.mark.parametrize("explores", [False, True])
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)], ids=len)
+def test_every_key_is_declared_with_its_type(seeds, explores):
+    runs = (
+        both(seeds)
+        if not explores
+        else {
+            network.name: [trained(network, seed, epochs(0.5, 0.6), 2) for seed in seeds]
+            for network in CLASSIC.networks
+        }
+    )
+    collected = collect(runs, exploration.explore(DATASET) if explores else None)
+    read = json.loads(json.dumps(plain(collected), allow_nan=False))
+    assert misfits(read, metrics.Metrics) == []
+    assert ("statistics" in read) is explores
+    del read["seed"]
+    read["models"]["cnn"]["epochs"][0]["steps"] = "3"
+    assert misfits(read, metrics.Metrics) == [
+        "metrics.seed is missing",
+        "metrics.models.cnn.epochs[].steps is '3', no int",
+    ], "the check finds nothing, so nothing is checked"
