@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from fmnist.figures.style import GREY, Look, legend_below, looks, sheet
+from fmnist.figures.style import GREY, INK, Look, legend_below, looks, sheet
 from fmnist.metrics import Epoch, Model
 
 VALIDATION = (0, (4, 2))  # the dashes of everything measured on held-out images
@@ -183,7 +183,7 @@ def _star(axes: Axes, model: Model, colour: str) -> Line2D:
     epochs = [(_best(run) or [len(run)])[0] for run in _runs(model)]
     accuracy = model.get("mean", model)["test_accuracy"]
     error = model["std"]["test_accuracy"] if "std" in model else None
-    axes.errorbar(np.mean(epochs), accuracy, error, fmt="none", color=colour)
+    axes.errorbar(np.mean(epochs), accuracy, error, fmt="none", ecolor=INK, elinewidth=1.2, zorder=6)
     axes.plot(np.mean(epochs), accuracy, color=colour, mec="white", zorder=5, **STAR)
     label = f"{model['title']}, test {accuracy:.2%}" + (f" ± {error * 100:.2f}" if error is not None else "")
     return Line2D([], [], color=colour, label=label, **STAR)
