@@ -19,14 +19,14 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from PIL import Image
 
-import recipes
 from fmnist import checkpoints, csv_files, data, download, photograph
+from fmnist.config import Network
 from fmnist.errors import Refused
 from tests.helpers import tiny
 from tests.helpers.child import ROOT
 
 TINY = tiny.make(train=20, test=10)
-SMALL = recipes.Network("cnn", "CNN", "CNN", {"kernels": [2, 3], "dense": [4]})
+SMALL = Network("cnn", "CNN", "cnn:CNN", {"kernels": [2, 3], "dense": [4]})
 STATE = SMALL.build().state_dict()
 
 
@@ -220,14 +220,14 @@ def test_pictures_of_anything(fuzz, folder):
 
 
 def load_and_rebuild(path: Path) -> None:
-    model = recipes.rebuild(checkpoints.load_weights(path), path)
+    model, _ = checkpoints.rebuild(path, [SMALL])
     with torch.inference_mode():
-        assert model.eval()(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+        assert model(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape == (1, 10)
 
 
 def test_mangled_weights_files(fuzz, folder):
     path = folder / "cnn.pth"
-    checkpoints.save_weights(folder, SMALL, "classic", STATE)
+    checkpoints.save_weights(folder, SMALL, "classic", STATE, "current")
     good = path.read_bytes()
 
     def check(body: bytes) -> None:
@@ -240,7 +240,7 @@ def test_mangled_weights_files(fuzz, folder):
 def test_weights_files_with_a_mangled_part(fuzz, folder):
     """The archive is sound and its sums are right: what is mangled is the pickle or the like within."""
     path, mangled_path = folder / "cnn.pth", folder / "part.pth"
-    checkpoints.save_weights(folder, SMALL, "classic", STATE)
+    checkpoints.save_weights(folder, SMALL, "classic", STATE, "current")
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     name = st.sampled_from([name for name in parts if name.endswith(("data.pkl", "version", "byteorder", "data/0"))])
@@ -293,7 +293,8 @@ def nonsense() -> st.SearchStrategy[tuple]:
 def with_nonsense(place: str, value) -> object:
     """The content of a real weights file, changed."""
     network = SMALL.settings["network"]
-    content = {"format": 1, "model": "cnn", "recipe": "classic", "config": SMALL.settings, "state_dict": STATE}
+    content = {"format": 1, "model": "cnn", "title": "CNN", "recipe": "classic", "release": "current"}
+    content |= {"config": SMALL.settings, "state_dict": STATE}
     changed = {
         "network": lambda: {**content, "config": {"network": value}},
         "arguments": lambda: {**content, "config": {"network": {**network, **value}}},
