@@ -88,10 +88,10 @@ class Comparison(NamedTuple):
         if self.shown:
             return f"equivalent within {100 * MARGIN:g} points"
         if lower(self.here, self.plain):
-            return "not equivalent: this project is worse"
+            return "this project is worse"
         if lower(self.plain, self.here):
-            return "not equivalent: this project is better"
-        return "not shown: too few seeds"
+            return "this project is better"
+        return "too few seeds to tell"
 
     @property
     def row(self) -> list[str]:
@@ -151,8 +151,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table(HEADER, [comparison.row for comparison in compared]))
     failed = [f"{one.name}: {one.verdict}" for one in compared if not one.shown]
     if failed:
-        margin = f"equivalence within {100 * MARGIN:g} points"
-        raise Failed(f"{margin} is not shown for {'; '.join(failed)} (more seeds: --least N, up to --most)")
+        margin = f"equivalence within {100 * MARGIN:g} points is not shown"
+        raise Failed(f"{margin}: {'; '.join(failed)} (--least N trains more seeds, up to --most)")
 
 
 if __name__ == "__main__":

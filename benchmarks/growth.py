@@ -101,6 +101,8 @@ def growth(values: Sequence[float], costs: Sequence[float]) -> str:
     """Say in words how `costs` grow with ascending `values`: whether along the line from the first to the last."""
     if max(costs) <= (1 + FLAT) * min(costs):
         return "no growth"
+    if len(values) < 3:
+        return "growth, of which two values do not show how,"
     slope = (costs[-1] - costs[0]) / (values[-1] - values[0])
     line = [costs[0] + slope * (value - values[0]) for value in values]
     misses = [cost / straight - 1 for cost, straight in zip(costs, line, strict=True)]

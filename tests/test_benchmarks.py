@@ -257,12 +257,12 @@ def test_the_verdict_of_agreement():
     noise = random.normal(0, 0.002, (2, 30))
     equal, worse = compared(*(0.88 + noise)), compared(0.88 + noise[0], 0.874 + noise[1])
     assert (equal.shown, equal.verdict) == (True, "equivalent within 0.3 points")
-    assert (worse.shown, worse.verdict) == (False, "not equivalent: this project is worse")
-    assert compared(worse.here, worse.plain).verdict == "not equivalent: this project is better"
+    assert (worse.shown, worse.verdict) == (False, "this project is worse")
+    assert compared(worse.here, worse.plain).verdict == "this project is better"
     few = compared([0.88, 0.89, 0.87], [0.88, 0.87, 0.89])
-    assert (few.shown, few.verdict) == (False, "not shown: too few seeds")
+    assert (few.shown, few.verdict) == (False, "too few seeds to tell")
     assert int(few.row[2]) > 3
-    assert compared([0.9, 0.9], [0.8, 0.8]).verdict == "not equivalent: this project is worse"
+    assert compared([0.9, 0.9], [0.8, 0.8]).verdict == "this project is worse"
 
 
 def test_agreement_trains_the_seeds_that_the_spread_asks_for(monkeypatch):
@@ -282,17 +282,17 @@ def test_agreement_trains_the_seeds_that_the_spread_asks_for(monkeypatch):
     assert len(agreement.compare("ffn", None, needed + 3, 60).here) == needed + 3
 
 
-QUICK = ["--models", "ffn", "--epochs", "2", "--images", "300"]
+QUICK = ["--models", "ffn", "--epochs", "2", "--images", "200"]
 
 
 def test_agreement_passes_two_loops_that_are_the_same(csv_folder, monkeypatch, run_here):
-    monkeypatch.setattr(agreement, "MARGIN", 0.1)  # of a network that has seen 300 images
+    monkeypatch.setattr(agreement, "MARGIN", 0.15)  # of a network that has seen 200 images
     monkeypatch.setattr(
         agreement, "by_this_project", lambda name, seed, bench: agreement.by_plain_loop(name, seed + 100, bench)
     )
     done = run_here([*QUICK, "--data-dir", csv_folder], agreement.main)
     assert done.returncode == 0, done.stderr
-    assert "equivalent within 10 points" in done.stdout
+    assert "equivalent within 15 points" in done.stdout
 
 
 def test_agreement_fails_a_loop_that_learns_less(csv_folder, monkeypatch, run_here):
@@ -306,7 +306,7 @@ def test_agreement_fails_a_loop_that_learns_less(csv_folder, monkeypatch, run_he
     done = run_here([*QUICK, "--data-dir", csv_folder], agreement.main)
     assert done.returncode == 1
     assert "this project is worse" in done.stdout
-    assert done.stderr.startswith("error: equivalence within 10 points is not shown for ffn: not equivalent: ")
+    assert done.stderr.startswith("error: equivalence within 10 points is not shown: ffn: this project is worse ")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -320,11 +320,12 @@ def test_agreement_fails_a_loop_that_learns_less(csv_folder, monkeypatch, run_he
         ([5.0, 7.0, 11.0, 19.0], "linear growth"),  # with a part that does not grow
         ([1.0, 4.0, 16.0, 64.0], "more than linear growth"),
         ([1.0, 4.0, 6.0, 8.0], "less than linear growth"),
+        ([1.0, 2.0], "growth, of which two values do not show how,"),
         ([800.0, 801.0, 799.0, 820.0], "no growth"),
     ],
 )
 def test_growth_in_words(costs, words):
-    assert growth.growth([1, 2, 4, 8], costs) == words
+    assert growth.growth([1, 2, 4, 8][: len(costs)], costs) == words
 
 
 def test_what_several_have_in_common_is_measured_once():
