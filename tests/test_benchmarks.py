@@ -223,7 +223,7 @@ def test_what_the_loop_gives_and_what_the_precision_gives():
     assert fractions[1] == measure.spread([300 * per_image / 1e9, 400 * per_image / 2e9], ".1%")
 
 
-def test_speed_runs(csv_folder, commands_here, monkeypatch, capsys):
+def test_speed_runs(tmp_path, commands_here, monkeypatch, capsys):
     from fmnist import page
     from fmnist.figures import album
 
@@ -234,7 +234,7 @@ def test_speed_runs(csv_folder, commands_here, monkeypatch, capsys):
     monkeypatch.setattr(album, "draw_layers", lambda *_: drawn.append("layers") or np.zeros(10))
     monkeypatch.setattr(page, "write_report", lambda *_: drawn.append("report"))
     monkeypatch.setattr(page, "add_figures", lambda *_: None)
-    speed.main(["--quick", "--data-dir", str(csv_folder)])
+    speed.main(["--quick", "--data-dir", str(tiny.write_csv(tiny.make(200, 60), tmp_path / "data"))])
     output = capsys.readouterr().out
     for words in (
         "| FFN | plain loop | fp32 |",
