@@ -123,7 +123,7 @@ def ratios(runs: Sequence[Speedrun], epochs: Mapping[str, Sequence[int]], images
 
     To the accuracy an epoch counts without the images that are held out, on which it did not train.
     """
-    learnt_from = images - round(HELD_OUT * images)
+    trained_on = images - round(HELD_OUT * images)
     rows = [
         [
             "as fast as the published number of epochs",
@@ -131,10 +131,10 @@ def ratios(runs: Sequence[Speedrun], epochs: Mapping[str, Sequence[int]], images
         ],
         [
             "as fast as the plain loop takes to the same accuracy",
-            *against(runs, {name: statistics.mean(by_seed) * learnt_from for name, by_seed in epochs.items()}),
+            *against(runs, {name: statistics.mean(by_seed) * trained_on for name, by_seed in epochs.items()}),
         ],
     ]
-    return table(["`speedrun` is", "plain loop, seconds", "`speedrun`, seconds", "so many times"], rows)
+    return table(["how many times", "plain loop, seconds", "`speedrun`, seconds", "ratio"], rows)
 
 
 def against(runs: Sequence[Speedrun], images: Mapping[str, float]) -> list[str]:
