@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ from typing import Any
 import pytest
 import torch
 
-from fmnist import data, training
+from fmnist import data, learners, training
 from fmnist.checkpoints import Checkpoints
-from recipes import RECIPES, Network
+from fmnist.config import Network
+from fmnist.device import Machine, choose_precision
+from recipes import RECIPES
 from tests.helpers import child, tiny
 
 NETWORKS = {f"{recipe.name}-{network.name}": network for recipe in RECIPES.values() for network in recipe.networks}
 CPU = torch.device("cpu")
-COUNT = 128 if training.choose_precision("auto", CPU) == "bf16" else 16
-IMAGES, LABELS = (torch.from_numpy(array) for array in tiny.make(train=COUNT, test=0)[:2])
+COUNT = 128 if choose_precision("auto", CPU) == "bf16" else 16
+ARRAYS = [torch.from_numpy(array) for array in tiny.make(train=COUNT, test=0)]
+DATASET = data.FashionMNIST(ARRAYS[0], ARRAYS[1].long(), *ARRAYS[2:], "made on the spot")
 ALL_THREADS = {"OMP_NUM_THREADS": None, "MKL_NUM_THREADS": None, "OMP_WAIT_POLICY": "PASSIVE"}  # without spinning
 
 
@@ -79,21 +83,15 @@ class Digests:
 def train(network: Network, folder: Path, part: str) -> dict[int, str]:
     """Train `network`: the "whole" training, one "stopped" after its first epoch, or the same one "resumed"."""
     config = replace(network.training, epochs=2, batch_size=COUNT // 2)
-    network = replace(network, training=config)
-    learner = network.learner(CPU, "bf16", len(IMAGES))
-    checkpoints = Checkpoints(folder, network.name, network.settings, {})
+    training_data = data.training_data(DATASET, config.validation, config.seed)
+    steps = config.epochs * training.steps_per_epoch(len(training_data.train_indices), config.batch_size)
+    learner = learners.make_learner(network.build(), config, Machine(CPU, "bf16"), steps)
+    checkpoints = Checkpoints(folder, network.name, network.settings)
     digests = Digests(checkpoints if part == "stopped" else None)
-    progress = training.resume(learner, checkpoints, quiet) if part == "resumed" else training.Progress()
-    split = data.split(len(IMAGES), config.validation, config.seed)
-    try:
-        training.fit(learner, IMAGES, LABELS.long(), split, config, digests, progress, quiet)
-    except KeyboardInterrupt:
-        assert part == "stopped"
+    progress = training.resume(learner, checkpoints) if part == "resumed" else training.Progress()
+    with redirect_stdout(sys.stderr), suppress(KeyboardInterrupt):
+        training.fit(learner, training_data, config, digests, progress)
     return digests.by_epoch
-
-
-def quiet(_line: str) -> None:
-    """Stand for the log."""
 
 
 def digest(state: dict[str, Any]) -> str:

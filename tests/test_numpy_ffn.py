@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ffn import NumpyFFN
+from numpy_ffn import NumpyFFN
 
 CONFIGURATIONS = [(), (12,), (300, 100), (16, 12, 8)]
 
