@@ -7,6 +7,7 @@ others stand below.
 import argparse
 import difflib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
@@ -85,19 +86,24 @@ NEVER_REMEMBERED = ("network",)
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as every other error is said, and names the option that was probably meant."""
 
-    def error(self, message: str) -> None:
-        before, _, unknown = message.partition("unrecognized arguments: ")
+    def parse_known_args(self, args=None, namespace=None):
+        """Look for unknown options first: argparse would take the value behind one for the recipe."""
         known = [word for action in self._actions for word in action.option_strings]
-        near = next(filter(None, (nearest(word, known) for word in unknown.split() if not before)), None)
-        hint = f" (did you mean {near}?)" if near else ""
-        raise Refused(f"{message}{hint}; --help shows all options")
+        for word in sys.argv[1:] if args is None else args:
+            name = word.split("=")[0]
+            is_option = name.startswith("--") or (name[:1] == "-" and name[1:2].isalpha())  # not a negative number
+            if is_option and name[:2] not in known and not any(option.startswith(name) for option in known):
+                near = nearest(name, known)
+                self.error(f"unrecognized arguments: {word}" + (f" (did you mean {near}?)" if near else ""))
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> None:
+        raise Refused(f"{message}; --help shows all options")
 
 
 def nearest(word: str, known: list[str]) -> str | None:
     """Return which of the `known` options an unknown `word` probably means, such as --lr for --learning-rate."""
-    if not word.startswith("--"):
-        return None
-    name = word[2:].split("=")[0].replace("_", "-")
+    name = word.lstrip("-").replace("_", "-")
     names = [option[2:] for option in known if option.startswith("--")]
     initials = "".join(part[:1] for part in name.split("-"))
     if len(initials) > 1 and initials in names:

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ from typing import Any
 import pytest
 import torch
 
-from fmnist import data, learners, training
+from fmnist import data, training
 from fmnist.checkpoints import Checkpoints
 from fmnist.config import Network
 from fmnist.device import Machine, choose_precision
+from fmnist.learners import make_learner
 from recipes import RECIPES
 from tests.helpers import child, tiny
 
 NETWORKS = {f"{recipe.name}-{network.name}": network for recipe in RECIPES.values() for network in recipe.networks}
 CPU = torch.device("cpu")
 COUNT = 128 if choose_precision("auto", CPU) == "bf16" else 16
-ARRAYS = [torch.from_numpy(array) for array in tiny.make(train=COUNT, test=0)]
-DATASET = data.FashionMNIST(ARRAYS[0], ARRAYS[1].long(), *ARRAYS[2:], "made on the spot")
+IMAGES, LABELS = (torch.from_numpy(array) for array in tiny.make(train=COUNT, test=0)[:2])
 ALL_THREADS = {"OMP_NUM_THREADS": None, "MKL_NUM_THREADS": None, "OMP_WAIT_POLICY": "PASSIVE"}  # without spinning
 
 
@@ -83,14 +83,19 @@ class Digests:
 def train(network: Network, folder: Path, part: str) -> dict[int, str]:
     """Train `network`: the "whole" training, one "stopped" after its first epoch, or the same one "resumed"."""
     config = replace(network.training, epochs=2, batch_size=COUNT // 2)
-    training_data = data.training_data(DATASET, config.validation, config.seed)
-    steps = config.epochs * training.steps_per_epoch(len(training_data.train_indices), config.batch_size)
-    learner = learners.make_learner(network.build(), config, Machine(CPU, "bf16"), steps)
+    network = replace(network, training=config)
+    tiny_set = data.FashionMNIST(IMAGES, LABELS.long(), IMAGES, LABELS.long(), "made on the spot")
+    training_data = data.training_data(tiny_set, config.validation, config.seed)
+    steps = 2 * training.steps_per_epoch(len(training_data.train_indices), config.batch_size)
+    learner = make_learner(network.build(), config, Machine(CPU, "bf16"), steps)
     checkpoints = Checkpoints(folder, network.name, network.settings)
     digests = Digests(checkpoints if part == "stopped" else None)
     progress = training.resume(learner, checkpoints) if part == "resumed" else training.Progress()
-    with redirect_stdout(sys.stderr), suppress(KeyboardInterrupt):
-        training.fit(learner, training_data, config, digests, progress)
+    try:
+        with redirect_stdout(None):
+            training.fit(learner, training_data, config, digests, progress)
+    except KeyboardInterrupt:
+        assert part == "stopped"
     return digests.by_epoch
 
 

@@ -27,7 +27,7 @@ from benchmarks.soak import (
     saving,
 )
 from fmnist import checkpoints
-from tests.helpers import child, tiny
+from tests.helpers import child
 
 STOPPED = "N epochs in one go, against k, a stop, and resume"
 CTRL_C = "Ctrl-C once; twice"
@@ -231,18 +231,6 @@ def test_whole_processes_as_the_program_ships_give_the_same_numbers(bench, tmp_p
         words = ["--epochs", "1", "--data-dir", bench.data, "--output-dir", tmp_path / name]
         settings = {"files": FILES, "patches": [child.NO_PICTURES], "env": {"OMP_NUM_THREADS": None}}
         done = child.run(words, timeout=300, fresh=True, **settings)
-        assert done.returncode == 0, done.stderr
-    assert not difference(outcome(tmp_path / "first"), outcome(tmp_path / "second"))
-
-
-@pytest.mark.fault(33, SAME_SEED)
-def test_resnet18_in_bf16_on_several_threads_gives_the_same_numbers(tmp_path):
-    small = tiny.make(train=20, test=10)
-    data = tiny.write_torchvision(small, tmp_path / "data")
-    words = ["resnet", "--models", "resnet18", "--epochs", "1", "-b", "10", "--precision", "bf16", "--data-dir", data]
-    for name in ("first", "second"):
-        patches = [child.NO_PICTURES, "import torch\ntorch.set_num_threads(2)"]
-        done = child.run([*words, "--output-dir", tmp_path / name], files=tiny.files_table(small), patches=patches)
         assert done.returncode == 0, done.stderr
     assert not difference(outcome(tmp_path / "first"), outcome(tmp_path / "second"))
 

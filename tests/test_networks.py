@@ -1,6 +1,7 @@
 """The networks: parameters counted by hand, and forward passes written out in the textbook's order."""
 
-import numpy as np
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 import recipes
 from cnn import CNN, ResNet18, SmallMapConv2d
 from ffn import FFN
-from fmnist.config import Network, TrainConfig
+from fmnist.config import TrainConfig
 from fmnist.layers import Pixels
 from fmnist.learners import NumpyLearner, multiply_adds
 
@@ -49,10 +50,6 @@ def scores(model: torch.nn.Module) -> torch.Tensor:
     return model(images())
 
 
-def on_meta(network: Network) -> torch.nn.Module:
-    return network.outline()
-
-
 def test_every_network_of_every_recipe_is_counted_by_hand():
     assert PARAMETERS.keys() == NETWORKS.keys()
 
@@ -60,9 +57,9 @@ def test_every_network_of_every_recipe_is_counted_by_hand():
 @pytest.mark.parametrize(("key", "count"), PARAMETERS.items(), ids=["-".join(key) for key in PARAMETERS])
 def test_parameters_are_as_counted_by_hand(key, count):
     network = NETWORKS[key]
-    model = on_meta(network)
+    model = network.outline()
     arrays = model.parameters() if network.is_torch else model.parameters().values()
-    assert sum(np.prod(array.shape) for array in arrays) == count
+    assert sum(math.prod(array.shape) for array in arrays) == count
     assert network.published.get("parameters", count) == count
 
 
@@ -179,7 +176,7 @@ DROPOUTS = {
 
 def test_settings_of_the_published_networks():
     """Sizes of maps and places of norms and dropouts that a count of parameters does not show."""
-    v3 = on_meta(NETWORKS["evolution", "v3"])
+    v3 = NETWORKS["evolution", "v3"].outline()
     assert [name for name, _ in v3.features.named_children()] == [
         *("conv1", "relu1", "norm1", "pool1", "dropout1"),
         *("conv2", "relu2", "norm2", "pool2", "dropout2"),
@@ -192,11 +189,11 @@ def test_settings_of_the_published_networks():
     ]
     assert isinstance(v3.classifier.norm1, torch.nn.LayerNorm)
     for key, rates in DROPOUTS.items():
-        modules = on_meta(NETWORKS[key]).modules()
+        modules = NETWORKS[key].outline().modules()
         assert [module.p for module in modules if isinstance(module, torch.nn.Dropout) and module.p] == rates, key
-    strided = on_meta(NETWORKS["choices", "strided"])
+    strided = NETWORKS["choices", "strided"].outline()
     assert [strided.features.get_submodule(f"conv{n}").stride for n in (1, 2, 3, 4)] == [(1, 1), (2, 2), (2, 2), (2, 2)]
-    leaky = on_meta(NETWORKS["choices", "leaky_relu"])
+    leaky = NETWORKS["choices", "leaky_relu"].outline()
     assert any(isinstance(module, torch.nn.LeakyReLU) for module in leaky.modules())
     assert not any(isinstance(module, torch.nn.ReLU) for module in leaky.modules())
 
@@ -267,4 +264,4 @@ def test_resnet18_learns_from_its_small_maps_by_matrix_products():
         if isinstance(layer, SmallMapConv2d):
             layer.register_forward_hook(lambda layer, maps, output: products.append(output.grad_fn.name()))
     scores(model)
-    assert products == ["UnsqueezeBackward0"] * 4  # a product with two dimensions put behind it; no convolution
+    assert products == ["UnsqueezeBackward0"] * 4

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from cnn import CNN
+from ffn import FFN
 from fmnist.data import CLASSES, FashionMNIST, Sample
 from fmnist.errors import Refused
 from fmnist.exploration import explore
 from fmnist.figures import album
-from recipes import RECIPES, REFERENCE
+from fmnist.report import REFERENCE
+from recipes import RECIPES
 from tests.helpers.figure_checks import IMAGES, PREDICTIONS
 
 OF_EACH = {"loss", "confusion", "examples", "correct", "incorrect"}
@@ -142,7 +144,7 @@ def test_maps_stand_with_the_kernels_they_come_from(asked, network, layer, kerne
 
 def test_a_layer_or_a_convolution_that_is_not_there_is_refused(asked, network):
     sample = Sample(IMAGES[0], "sample")
-    with pytest.raises(Refused, match=r"--layer conv9: CNN has features\.conv1, .*features\.conv2"):
+    with pytest.raises(Refused, match=r"--layer conv9: CNN has pixels, features\.conv1, .*features\.conv2"):
         album.draw_layers(asked, network, "CNN", sample, "conv9")
     with pytest.raises(Refused, match="FFN has no convolution"):
-        album.draw_layers(asked, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)), "FFN", sample)
+        album.draw_layers(asked, FFN([4]), "FFN", sample)

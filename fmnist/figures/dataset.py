@@ -37,7 +37,7 @@ def class_counts(path: Path | str, exploration: Exploration, title: str) -> Figu
 
 def pixel_histogram(path: Path | str, exploration: Exploration, title: str) -> Figure:
     """Draw how often each grey level 0..255 occurs, with mean and standard deviation (both on the scale 0..1)."""
-    mean, std = exploration.mean, exploration.deviation
+    mean, std = exploration.mean, exploration.std
     with sheet(path, 8, 4.6, title) as figure:
         axes = figure.subplots()
         edges = np.arange(len(exploration.histogram) + 1) - 0.5
@@ -66,7 +66,7 @@ def class_means(path: Path | str, exploration: Exploration, title: str) -> Figur
 
 def class_statistics(path: Path | str, exploration: Exploration, title: str) -> Figure:
     """Draw mean and standard deviation of the pixels of each class, on the scale 0..1."""
-    statistics = {"mean": exploration.class_means, "standard deviation": exploration.class_deviations}
+    statistics = {"mean": exploration.class_means, "standard deviation": exploration.class_stds}
     with sheet(path, 9, 4.8, title) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (label, values), colour in zip(panels, statistics.items(), palette(), strict=False):
