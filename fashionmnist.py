@@ -84,7 +84,8 @@ def train(network: "Network", recipe: "Recipe", dataset: "FashionMNIST", machine
     kept = run.checkpoints(network.run_name)
     progress = training.resume(learner, kept) if run.resume else training.Progress()
     done = len(progress.history)
-    where = ", trained already" if done >= config.epochs else f", from epoch {done + 1}" if done else ""
+    finished = done >= config.epochs or training.is_stalled(progress.history, config.patience)
+    where = ", trained already" if finished else f", from epoch {done + 1}" if done else ""
     print(f"{network.title}, seed {config.seed}{where}")
     progress = training.fit(learner, training_data, config, kept, progress)
     training.select(learner, progress)

@@ -184,7 +184,7 @@ class NumpyLearner:
     """
 
     SCHEDULES = ("constant", "cosine")
-    SETTINGS = ("epochs", "batch_size", "lr", "schedule", "validation", "patience", "select_best", "seed")
+    SETTINGS = ("epochs", "batch_size", "lr", "validation", "patience", "select_best", "seed")
 
     def __init__(self, model: "NumpyFFN", config: TrainConfig, total_steps: int) -> None:
         if config.optimizer != "sgd" or config.schedule not in self.SCHEDULES:
@@ -194,7 +194,8 @@ class NumpyLearner:
     @classmethod
     def honours(cls, name: str, value: Any) -> bool:
         """Whether it can train with the setting `name` of TrainConfig at `value`."""
-        return value in cls.SCHEDULES if name == "schedule" else name in cls.SETTINGS
+        allowed = {"schedule": cls.SCHEDULES, "optimizer": ("sgd",)}
+        return value in allowed[name] if name in allowed else name in cls.SETTINGS
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
         rate = self.config.lr

@@ -98,7 +98,7 @@ class Run:
 
     def _epochs_done(self) -> int:
         """The most epochs that any training of the run has finished."""
-        return max((int(path.stem.rpartition("-epoch")[2]) for path in self.kept.glob("*-epoch*.pt")), default=0)
+        return max((int(path.stem.rpartition("-epoch")[2]) for path in self.kept.glob("*-epoch[0-9]*.pt")), default=0)
 
     @property
     def is_trained(self) -> bool:
@@ -196,13 +196,16 @@ class Run:
         if finished.exists():
             finished.replace(aside / "checkpoints")
         notes = _read(aside / "checkpoints" / "run.json")
-        if notes is not None and notes["trainings"] == trainings:
-            aside.replace(self.results)  # which is thrown away when a run starts, should this one be killed here
-            shutil.rmtree(self.results)
+        if notes is not None and notes["trainings"] == trainings:  # what it wrote goes; what is of others is kept
+            for name in notes["files"]:
+                (aside / name).unlink(missing_ok=True)
+            shutil.rmtree(aside / "checkpoints")
+        if not any(aside.iterdir()):
+            aside.rmdir()
             return
         kept = _free(self.folder.with_name(f"{self.folder.name}.before"))
         aside.replace(kept)
-        print(f"the finished run of other settings that stood here is kept whole in {kept}")
+        print(f"what stood here before is kept whole in {kept}")
 
 
 def _move(path: Path, folder: Path) -> None:
@@ -230,7 +233,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         names = [*notes["files"], *notes["finished"]]
         groups = [group for training in notes["trainings"].values() for group in training.values()]
-        sound = notes["format"] == FORMAT and all(isinstance(name, str) for name in names)
+        sound = notes["format"] == FORMAT and all(name == Path(name).name for name in names)  # in this folder
         sound = sound and all(isinstance(group, dict) for group in groups)
         return {**notes, "options": read_again(notes["options"])} if sound else None
     except (AttributeError, KeyError, TypeError, Refused):

@@ -43,6 +43,7 @@ def fit(
         checkpoints.save(0, learner.state_dict(), history, best_state)
     for epoch in range(len(history) + 1, config.epochs + 1):
         if is_stalled(history, config.patience):
+            print(f"  stopped early: no better validation loss in {config.patience} epochs")
             break
         seed_epoch(config.seed, epoch)
         started = time.perf_counter()
