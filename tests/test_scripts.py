@@ -1,7 +1,10 @@
 """The two scripts as a user runs them: on made-up data, every recipe; on the real data, with a bar to pass."""
 
+import base64
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +13,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
+import fashionmnist
 import kernel_vis
-import recipes
+from benchmarks.soak import FILES, at_step, difference, outcome
 from fmnist import data
-from fmnist.checkpoints import load_weights, save_weights
-from tests.helpers import tiny
+from fmnist.checkpoints import rebuild, save_weights
+from fmnist.data import CLASSES, CURRENT, OWN
+from recipes import RECIPES
+from tests.helpers import child, garments, tiny
 
 ROOT = Path(__file__).parents[1]
 PHOTOGRAPH = Path(__file__).with_name("photograph.jpg")
-TRAINED = [name for name, recipe in recipes.RECIPES.items() if recipe.networks]
+TRAINED = [name for name, recipe in RECIPES.items() if recipe.networks]
+CNN = RECIPES["classic"].networks[1]
 OF_EACH = ("loss.png", "confusion.png", "examples.png", "correct.png", "incorrect.png")
 LAYERS = ("kernels_grid.png", "features_grid.png", "progression.png")
 
@@ -36,6 +44,10 @@ def is_picture(path: Path) -> bool:
         return image.format == "PNG" and min(image.size) > 200 and np.asarray(image.convert("L")).std() > 5
 
 
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)  # strict JSON has no NaN
+
+
 @pytest.fixture(scope="module")
 def csv_folder(tmp_path_factory, made_up) -> Path:
     """The made-up data in the one form that the product takes without a published checksum."""
@@ -43,28 +55,46 @@ def csv_folder(tmp_path_factory, made_up) -> Path:
 
 
 @pytest.fixture(scope="module")
+def small_csv(tmp_path_factory) -> Path:
+    return tiny.write_csv(tiny.make(train=60, test=30), tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
 def classic(tmp_path_factory, csv_folder) -> Path:
-    """The folder of a finished run of `classic`."""
+    """The folder of a finished run of `classic` in bfloat16."""
     outputs = tmp_path_factory.mktemp("outputs")
-    done = as_a_user("fashionmnist.py", "--epochs", 2, "--data-dir", csv_folder, "--output-dir", outputs)
+    options = ["--epochs", 2, "--precision", "bf16"]
+    done = as_a_user("fashionmnist.py", *options, "--data-dir", csv_folder, "--output-dir", outputs)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return outputs / "classic"
 
 
+@pytest.fixture
+def look(run_here):
+    """Run kernel_vis.py to a good end in this process."""
+
+    def look(*arguments: object) -> subprocess.CompletedProcess:
+        done = run_here(arguments, main=kernel_vis.main)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return look
+
+
+# What a run leaves behind
+
+
 def test_a_run_leaves_every_file_behind(classic):
     names = ["loss_curves.png", "accuracy_curves.png", *(f"{n}_{file}" for n in ("ffn", "cnn") for file in OF_EACH)]
     assert all(is_picture(classic / name) for name in names)
-    assert {"metrics.json", "report.html", "ffn.pth", "cnn.pth"} < {path.name for path in classic.iterdir()}
-    assert not list(classic.rglob("*.partial"))
+    more = {"metrics.json", "report.html", "ffn.pth", "cnn.pth", "ffn_report.txt", "cnn_report.txt"}
+    assert {path.name for path in classic.iterdir() if path.is_file()} == {*names, *more, ".lock"}
 
 
 def test_metrics_agree_with_themselves(classic, made_up):
-    def no_constant(word: str) -> None:
-        raise AssertionError(f"{word} is not strict JSON")
-
-    metrics = json.loads((classic / "metrics.json").read_text(), parse_constant=no_constant)
-    assert {"recipe", "seed", "device", "precision", "versions", "models"} <= metrics.keys()
+    metrics = metrics_of(classic)
+    assert {"recipe", "seed", "device", "precision", "threads", "versions", "models"} <= metrics.keys()
     assert {name: model["parameters"] for name, model in metrics["models"].items()} == {"ffn": 203_530, "cnn": 421_642}
     for model in metrics["models"].values():
         confusion = np.array(model["confusion"])
@@ -79,35 +109,34 @@ def test_metrics_agree_with_themselves(classic, made_up):
         assert {"test_accuracy", "train_subset_accuracy", "mean_accuracy"} <= model["published"].keys()
 
 
-def test_weights_load_without_running_code(classic):
-    content = torch.load(classic / "cnn.pth", weights_only=True)
-    assert {"model", "config", "state_dict"} <= content.keys()
-    assert sum(tensor.numel() for tensor in content["state_dict"].values()) == 421_642
+def test_what_is_trained_in_bfloat16_is_scored_in_single_precision(classic, made_up, look, csv_folder):
+    """Whoever reloads cnn.pth, reads the report or looks at one image meets the same numbers."""
+    metrics = metrics_of(classic)
+    assert metrics["precision"] == "bf16"
+    model, content = rebuild(classic / "cnn.pth", RECIPES["classic"].networks)
+    assert list(content["classes"]) == list(CLASSES)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(made_up.test_images))
+    labels = torch.from_numpy(made_up.test_labels).long()
+    assert metrics["models"]["cnn"]["test_accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+    assert metrics["models"]["cnn"]["test_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+
+    page = (classic / "report.html").read_text()
+    embedded = json.loads(re.search(r'id="pictures">(.*?)</script>', page, re.DOTALL)[1])
+    rows = embedded["images"][list(metrics["models"]).index("cnn")]
+    index, _, _, predicted, probability, _ = min(rows, key=lambda row: row[4])  # where rounding would show most
+    drawn = look("--index", index, "--data-dir", csv_folder, "--output-dir", classic.parent)
+    likeliest = re.search(rf"{re.escape(CLASSES[predicted])} ([\d.]+)%", drawn.stdout)
+    assert drawn.stdout.index(f": {CLASSES[predicted]}"), "it is not the first of the three"
+    assert float(likeliest[1]) == pytest.approx(100 * probability, abs=0.06)
 
 
-def test_kernel_vis_draws_a_photograph(classic):
-    done = as_a_user("kernel_vis.py", "--image", PHOTOGRAPH, "--output-dir", classic.parent)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("%") == 3, "the three likeliest classes are printed"
-    assert all(is_picture(classic / name) for name in (*LAYERS, "photograph.png"))
-
-
-@pytest.mark.parametrize(("named", "folder"), [([], "resnet"), (["choices"], "choices")])
-def test_kernel_vis_draws_into_the_folder_of_the_recipe_that_the_weights_are_of(named, folder, run_here, tmp_path):
-    network = next(network for network in recipes.RESNET.networks if network.name == "cnn")
-    save_weights(tmp_path, network, "resnet", network.build().state_dict())
-    words = [*named, "--weights", tmp_path / "cnn.pth", "--image", PHOTOGRAPH, "--output-dir", tmp_path / "out"]
-    done = run_here(words, main=kernel_vis.main)
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [folder]
-
-
-def test_networks_of_the_users_own(run_here, csv_folder, tmp_path):
+def test_options_reach_the_networks(run_here, look, no_pictures, csv_folder, tmp_path):
     options = ["--hidden", "64", "32", "--kernels", "8", "16", "12", "--kernel-size", "5", "--pool", "avg"]
     options += ["--epochs", "1", "--batch-size", "50", "--lr", "3e-3", "--seed", "7", "--validation", "0.1"]
     folders = ["--data-dir", csv_folder, "--output-dir", tmp_path]
     assert run_here([*options, *folders]).returncode == 0
-    metrics = json.loads((tmp_path / "classic" / "metrics.json").read_text())
+    metrics = metrics_of(tmp_path / "classic")
     assert metrics["seed"] == 7
     ffn, cnn = metrics["models"]["ffn"], metrics["models"]["cnn"]
     assert ffn["parameters"] == 784 * 64 + 64 + 64 * 32 + 32 + 32 * 10 + 10
@@ -115,54 +144,56 @@ def test_networks_of_the_users_own(run_here, csv_folder, tmp_path):
     assert cnn["parameters"] == convolutions + (12 * 9 * 128 + 128) + (128 * 10 + 10)
     assert cnn["epochs"][0]["steps"] == 11, "a tenth of 600 is held out: ten batches of 50, and one of 40"
     assert "validation_accuracy" in cnn["epochs"][0]
-
-    drawn = run_here(["--layer", "features.pool2", *folders], main=kernel_vis.main)
-    assert drawn.returncode == 0, drawn.stderr
+    look("--layer", "features.pool2", *folders)
     assert all(is_picture(tmp_path / "classic" / name) for name in LAYERS)
 
 
-def test_the_weights_that_are_kept_and_scored_are_those_of_the_best_epoch(run_here, made_up, csv_folder, tmp_path):
+def test_the_weights_that_are_kept_and_scored_are_those_of_the_best_epoch(
+    run_here, no_pictures, made_up, csv_folder, tmp_path
+):
     options = ["--models", "ffn", "--epochs", "4", "--validation", "0.3", "--lr", "0.4"]  # at such a rate it unlearns
     done = run_here([*options, "--data-dir", csv_folder, "--output-dir", tmp_path])
     assert done.returncode == 0, done.stderr
-    ffn = json.loads((tmp_path / "classic" / "metrics.json").read_text())["models"]["ffn"]
+    ffn = metrics_of(tmp_path / "classic")["models"]["ffn"]
     accuracies = [row["validation_accuracy"] for row in ffn["epochs"]]
     best = ffn["best_epoch"]
     assert accuracies[best - 1] == max(accuracies) > accuracies[-1], "the last is the best, so nothing is told apart"
     assert f"epoch {best} is the best on validation" in done.stdout
 
-    model = recipes.rebuild(load_weights(tmp_path / "classic" / "ffn.pth"), "ffn.pth").eval()
-    images, labels = torch.from_numpy(made_up.test_images), torch.from_numpy(made_up.test_labels).long()
-    _, held_out = data.split(len(made_up.train_images), 0.3, 0)
-    validation = torch.from_numpy(made_up.train_images)[held_out], torch.from_numpy(made_up.train_labels)[held_out]
-    with torch.no_grad():
-        test, validated = (
-            (model(data.normalise(x)).argmax(1) == y).float().mean() for x, y in ((images, labels), validation)
-        )
-    assert ffn["test_accuracy"] == pytest.approx(test.item())
-    assert accuracies[best - 1] == pytest.approx(validated.item())
+    model, _ = rebuild(tmp_path / "classic" / "ffn.pth", RECIPES["classic"].networks)
+    held_out = torch.randperm(600, generator=torch.Generator().manual_seed(0))[:180]
+    for images, labels, expected in (
+        (made_up.test_images, made_up.test_labels, ffn["test_accuracy"]),
+        (made_up.train_images[held_out], made_up.train_labels[held_out], accuracies[best - 1]),
+    ):
+        with torch.inference_mode():
+            correct = model(torch.from_numpy(images)).argmax(1) == torch.from_numpy(labels)
+        assert expected == pytest.approx(correct.double().mean().item())
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_recipe_runs_and_every_convolution_is_drawn(name, run_here, csv_folder, tmp_path):
-    folders = ["--data-dir", csv_folder, "--output-dir", tmp_path]
+def test_every_recipe_runs_and_its_layers_are_drawn(name, run_here, look, small_csv, tmp_path):
+    recipe, folder = RECIPES[name], tmp_path / name
+    folders = ["--data-dir", small_csv, "--output-dir", tmp_path]
     done = run_here([name, "--epochs", "1", *folders])
     assert done.returncode == 0, done.stderr
-    for network in recipes.RECIPES[name].networks:
-        assert all(is_picture(tmp_path / name / f"{network.name}_{file}") for file in OF_EACH)
-        drawn = run_here([name, "--model", network.name, *folders], main=kernel_vis.main)
-        if network.is_convolutional:
-            assert drawn.returncode == 0, drawn.stderr
-            assert all(is_picture(tmp_path / name / file) for file in LAYERS)
-        else:
-            assert drawn.returncode == 2
-            assert network.name in drawn.stderr
+    assert all(is_picture(folder / f"{network.name}_{file}") for network in recipe.networks for file in OF_EACH)
+    if "layers" in recipe.figures:
+        drawn = [network.name for network in recipe.networks if network.is_convolutional]
+        assert all(is_picture(folder / f"{network}_{file}") for network in drawn for file in LAYERS)
+    else:
+        look(name, "--model", recipe.networks[-1].name, *folders)
+        assert all(is_picture(folder / file) for file in LAYERS)
+    plain = next((network.name for network in recipe.networks if not network.is_convolutional), None)
+    if plain:
+        refused = run_here([name, "--model", plain, *folders], main=kernel_vis.main)
+        assert plain in child.only_line(refused, 2).lower()
 
 
 def test_explore_trains_nothing(run_here, csv_folder, tmp_path):
     done = run_here(["explore", "--data-dir", csv_folder, "--output-dir", tmp_path])
     assert done.returncode == 0, done.stderr
-    metrics = json.loads((tmp_path / "explore" / "metrics.json").read_text())
+    metrics = metrics_of(tmp_path / "explore")
     assert metrics["models"] == {}
     assert [row["training images"] for row in metrics["statistics"]["classes"]] == [60] * 10
     assert len(list((tmp_path / "explore").glob("*.png"))) == 6
@@ -172,21 +203,129 @@ def test_explore_trains_nothing(run_here, csv_folder, tmp_path):
     assert means == pytest.approx([row["pixel mean"] for row in metrics["statistics"]["classes"]], abs=1e-4)
 
 
-def test_several_seeds_give_mean_and_std(run_here, csv_folder, tmp_path):
+def test_several_seeds_give_mean_and_std(run_here, no_pictures, csv_folder, tmp_path):
     run_here(["--seeds", "3", "--epochs", "1", "--data-dir", csv_folder, "--output-dir", tmp_path])
-    metrics = json.loads((tmp_path / "classic" / "metrics.json").read_text())
+    metrics = metrics_of(tmp_path / "classic")
     for model in metrics["models"].values():
         accuracies = [run["test_accuracy"] for run in model["seeds"]]
         assert [run["seed"] for run in model["seeds"]] == [0, 1, 2]
         assert model["mean"]["test_accuracy"] == pytest.approx(np.mean(accuracies))
         assert model["std"]["test_accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert model["test_accuracy"] == accuracies[0], "the weights that are kept are the first seed's"
     assert metrics["comparisons"][0]["test"] == "paired t"
 
 
-def test_kernel_vis_names_the_command_to_run_first(run_here, tmp_path):
-    done = run_here(["resnet", "--output-dir", tmp_path], main=kernel_vis.main)
-    assert done.returncode == 2
-    assert "python fashionmnist.py resnet" in done.stderr
+# kernel_vis.py
+
+
+def test_a_photograph_is_classified_and_drawn(classic, look):
+    done = look("--image", PHOTOGRAPH, "--output-dir", classic.parent)
+    assert done.stdout.count("%") == 3, "the three likeliest classes are printed"
+    assert all(is_picture(classic / name) for name in (*LAYERS, "photograph.png", "photograph_photograph.png"))
+
+
+def test_photographs_leave_each_other_alone_and_enter_the_report(classic, look, tmp_path):
+    pictures = []
+    for garment in (garments.boot, garments.shirt):
+        image = tmp_path / f"my {garment.__name__}.png"
+        garments.grey(255 - 255 * garments.placed(garment())).save(image)
+        look("--image", image, "--output-dir", classic.parent)
+        pictures.append(classic / f"photograph_{image.stem}.png")
+    assert all(map(is_picture, pictures))
+    assert pictures[0].read_bytes() != pictures[1].read_bytes() == (classic / "photograph.png").read_bytes()
+    assert all(embedded(classic / name, classic / "report.html") for name in (*LAYERS, "photograph.png"))
+    assert not embedded(pictures[0], classic / "report.html")
+
+
+def embedded(picture: Path, page: Path) -> bool:
+    return base64.b64encode(picture.read_bytes()).decode() in page.read_text()
+
+
+def test_weights_are_taken_from_the_output_folder_or_else_from_where_runs_usually_write(
+    classic, look, csv_folder, monkeypatch, tmp_path
+):
+    home, mine = tmp_path / "home", tmp_path / "mine"
+    monkeypatch.setattr(kernel_vis, "HERE", home)
+    usual = home / "outputs" / "classic"
+    shutil.copytree(classic, usual)
+    before = child.snapshot(home)
+    drawn = look("--output-dir", mine, "--data-dir", csv_folder)
+    assert f"weights: {usual / 'cnn.pth'}" in drawn.stdout
+    assert all(is_picture(mine / "classic" / name) for name in LAYERS)
+    assert child.snapshot(home) == before
+
+    save_weights(mine / "classic", CNN, "classic", CNN.build().state_dict(), OWN)
+    drawn = look("--output-dir", mine, "--data-dir", csv_folder)
+    assert f"weights: {mine / 'classic' / 'cnn.pth'}" in drawn.stdout
+
+
+@pytest.mark.parametrize(("named", "folder"), [([], "resnet"), (["choices"], "choices")])
+def test_pictures_go_to_the_folder_of_the_recipe_that_the_weights_are_of(named, folder, look, tmp_path):
+    save_weights(tmp_path, CNN, "resnet", CNN.build().state_dict(), OWN)
+    look(*named, "--weights", tmp_path / "cnn.pth", "--image", PHOTOGRAPH, "--output-dir", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [folder]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resnet"], ["cnn.pth is not there", "python fashionmnist.py resnet"]),
+        (["--index", "0", "--image", PHOTOGRAPH], ["--image", "not allowed with", "--index"]),
+        (["--weights", "cnn.pth"], ["the first release of the data set", "trained on another"]),
+    ],
+    ids=["weights", "index and image", "release"],
+)
+def test_what_kernel_vis_refuses(arguments, words, run_here, csv_folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(kernel_vis, "HERE", tmp_path / "home")
+    monkeypatch.chdir(tmp_path)
+    save_weights(tmp_path, CNN, "classic", CNN.build().state_dict(), CURRENT)
+    monkeypatch.setattr(data, "_release", lambda *_: data.FIRST)
+    done = run_here([*arguments, "--output-dir", "out", "--data-dir", csv_folder], main=kernel_vis.main)
+    line = child.only_line(done, 2)
+    assert all(word in line for word in words), line
+    assert child.snapshot(tmp_path / "out") == {}
+
+
+# A network of the user's own
+
+
+def test_a_network_of_the_users_own(bench, look, run_here, tmp_path):
+    """The README's: trained, killed, resumed bit for bit, scored and drawn; its file runs only if it is named."""
+    example = re.search(
+        r"```python\n(from torch import nn\n.*?class Net.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    mine = tmp_path / "my_net.py"
+    mine.write_text(example[1] + f"\n\nopen({str(tmp_path / 'imported')!r}, 'w').close()\n")
+    name = ["--network", f"{mine}:Net"]
+    settings = {"files": FILES, "patches": [child.NO_PICTURES, child.NO_REPORT]}
+    words = ["--epochs", "3", "-b", "20", "--data-dir", bench.data, "--output-dir"]
+    whole = child.run([*name, *words, tmp_path / "whole"], **settings)
+    assert whole.returncode == 0, whole.stderr
+
+    output = tmp_path / "killed"
+    with child.started([*name, *words, output], files=FILES, patches=[*settings["patches"], at_step(15)]) as process:
+        child.wait_for(process, "waits")
+        process.kill()
+    (tmp_path / "imported").unlink()
+    line = child.only_line(child.run(["--resume", *words, output], **settings), 2)
+    assert f"this run was begun with --network {mine}:Net; say so again" in line
+    resumed = child.run(["--resume", *name, *words, output], **settings)
+    assert "from epoch 2" in resumed.stdout
+    assert not difference(outcome(output), outcome(tmp_path / "whole"))
+    model = metrics_of(output / "classic")["models"]["net"]
+    assert model["parameters"] == 16 * 9 + 16 + 16 * 13 * 13 * 10 + 10
+    assert model["test_accuracy"] > 0.5
+
+    (tmp_path / "imported").unlink()
+    photograph = ["--image", PHOTOGRAPH, "--output-dir", output]
+    refused = run_here(["--weights", output / "classic" / "net.pth", *photograph], main=kernel_vis.main)
+    assert "add --network my_net.py:Net" in child.only_line(refused, 2)
+    assert not (tmp_path / "imported").exists()
+    assert "Net, photograph.jpg: " in look(*name, *photograph).stdout
+    assert all(is_picture(output / "classic" / picture) for picture in LAYERS)
+
+
+# Both
 
 
 @pytest.mark.parametrize("script", ["fashionmnist.py", "kernel_vis.py"])
@@ -200,17 +339,17 @@ def test_help_answers_at_once(script):
     assert 0 < min(seconds) < 0.5
 
 
-def test_list_tells_recipes_and_published_figures():
-    listed = as_a_user("fashionmnist.py", "--list").stdout
-    assert all(name in listed for name in recipes.RECIPES)
-    assert "88.36%" in listed
+def test_list_tells_recipes_and_published_figures(run_here):
+    listed = run_here(["--list"], main=fashionmnist.main).stdout
+    assert all(name in listed for name in RECIPES)
+    assert "88.36" in listed
 
 
 def test_real_data_pass_the_bar_after_one_epoch(real_folder, tmp_path):
     """What both networks must reach in the end, 80 %, they reach in their first epoch, and the CNN is ahead."""
     done = as_a_user("fashionmnist.py", "--epochs", 1, "--data-dir", real_folder, "--output-dir", tmp_path)
     assert done.returncode == 0, done.stderr
-    models = json.loads((tmp_path / "classic" / "metrics.json").read_text())["models"]
+    models = metrics_of(tmp_path / "classic")["models"]
     assert 0.80 < models["ffn"]["test_accuracy"] < models["cnn"]["test_accuracy"]
     for model in models.values():
         pooled = (10_000 * model["test_accuracy"] + 2_000 * model["train_subset_accuracy"]) / 12_000
