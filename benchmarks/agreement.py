@@ -20,7 +20,7 @@ import torch
 from scipy import stats
 from tqdm import tqdm
 
-from benchmarks.loops import CPU, PLAIN, PlainLoop, accuracy_here, classic, train_here
+from benchmarks.loops import CPU, PLAIN, PlainLoop, classic, learner_accuracy, train_by_fit
 from benchmarks.measure import ROOT, table
 from fmnist import data, device, options
 from fmnist.config import Network
@@ -55,8 +55,8 @@ def by_plain_loop(name: str, seed: int, bench: Bench) -> float:
 
 def by_this_project(name: str, seed: int, bench: Bench) -> float:
     """The test accuracy of one training by this project's loop."""
-    learner, _ = train_here(bench.network(name, seed), bench.dataset, bench.images, bench.precision)
-    return accuracy_here(learner, bench.dataset.test_images, bench.dataset.test_labels)
+    learner, _ = train_by_fit(bench.network(name, seed), bench.dataset, bench.images, bench.precision)
+    return learner_accuracy(learner, bench.dataset.test_images, bench.dataset.test_labels)
 
 
 def seeds_for(accuracies: np.ndarray) -> int | None:
@@ -70,12 +70,12 @@ class Comparison(NamedTuple):
 
     name: str
     plain: np.ndarray
-    here: np.ndarray
+    fit: np.ndarray
 
     @property
     def p_value(self) -> float:
         """Of two one-sided tests that the means differ by MARGIN or more."""
-        return equivalence(self.here, self.plain, MARGIN)
+        return equivalence(self.fit, self.plain, MARGIN)
 
     @property
     def shown(self) -> bool:
@@ -87,19 +87,19 @@ class Comparison(NamedTuple):
         """What follows, in words."""
         if self.shown:
             return f"equivalent within {100 * MARGIN:g} points"
-        if lower(self.here, self.plain):
-            return "not equivalent: this project is worse"
-        if lower(self.plain, self.here):
-            return "not equivalent: this project is better"
-        return "not shown: too few seeds"
+        if lower(self.fit, self.plain):
+            return "this project is worse"
+        if lower(self.plain, self.fit):
+            return "this project is better"
+        return "too few seeds to tell"
 
     @property
     def row(self) -> list[str]:
         """Its row of the table."""
-        means = [f"{runs.mean():.2%} ± {100 * runs.std(ddof=1):.2f}" for runs in (self.plain, self.here)]
-        difference = f"{100 * (self.here.mean() - self.plain.mean()):+.2f}"
+        means = [f"{runs.mean():.2%} ± {100 * runs.std(ddof=1):.2f}" for runs in (self.plain, self.fit)]
+        difference = f"{100 * (self.fit.mean() - self.plain.mean()):+.2f}"
         needed = seeds_for(self.plain)
-        seeds = [str(len(self.here)), "over 10,000" if needed is None else f"{needed:,}"]
+        seeds = [str(len(self.fit)), "over 10,000" if needed is None else f"{needed:,}"]
         return [self.name.upper(), *seeds, *means, difference, f"{self.p_value:.3f}", self.verdict]
 
 
@@ -151,8 +151,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table(HEADER, [comparison.row for comparison in compared]))
     failed = [f"{one.name}: {one.verdict}" for one in compared if not one.shown]
     if failed:
-        margin = f"equivalence within {100 * MARGIN:g} points"
-        raise Failed(f"{margin} is not shown for {'; '.join(failed)} (more seeds: --least N, up to --most)")
+        margin = f"equivalence within {100 * MARGIN:g} points is not shown"
+        raise Failed(f"{margin}: {'; '.join(failed)} (--least N trains more seeds, up to --most)")
 
 
 if __name__ == "__main__":

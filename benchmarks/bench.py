@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.loops import PlainLoop, classic, train_here
+from benchmarks.loops import PlainLoop, classic, train_by_fit
 from fmnist import data
 from fmnist.device import Machine
 
@@ -47,9 +47,9 @@ class Bench:
         """Images per second of the plain loop, measured apart."""
         return self.apart.submit(plain_rate, self.root, name, self.count(name), precision).result()
 
-    def rate_here(self, name: str, precision: str) -> float:
+    def fit_rate(self, name: str, precision: str) -> float:
         """Images per second of this project's loop, over one epoch."""
-        return self.count(name) / train_here(classic(name, epochs=1), self.dataset, self.count(name), precision)[1]
+        return self.count(name) / train_by_fit(classic(name, epochs=1), self.dataset, self.count(name), precision)[1]
 
 
 # What runs apart

@@ -65,21 +65,21 @@ QUICK = Plan(images=(128, 256), width=(1, 2), epochs=(1, 2), repeats=1)
 
 def train_once(root: Path, work: Work) -> float:
     """Train the CNN on the first images of the data in `root`; return seconds."""
-    from benchmarks.loops import classic, train_here
+    from benchmarks.loops import classic, train_by_fit
     from fmnist import data, device
 
     machine = device.set_up({"device": "cpu"}, by_torch=True)
     network = classic("cnn", epochs=work.epochs)
     wider = {name: [work.width * units for units in network.argument(name)] for name in ("kernels", "dense")}
     network = replace(network, arguments={**network.arguments, **wider})
-    return train_here(network, data.load(root, log=lambda _: None), work.images, machine.precision)[1]
+    return train_by_fit(network, data.load(root, log=lambda _: None), work.images, machine.precision)[1]
 
 
 def measure_cost(root: Path, work: Work) -> Cost:
     """Run `train_once` in a process of its own, so that the memory is its own."""
     words = [sys.executable, "-m", "benchmarks.growth", "--data-dir", root, "--point", *work]
-    ran = measure.run(*words)
-    return Cost(float(ran.output), ran.megabytes)
+    completed = measure.run(*words)
+    return Cost(float(completed.output), completed.megabytes)
 
 
 # All of them
@@ -101,6 +101,8 @@ def growth(values: Sequence[float], costs: Sequence[float]) -> str:
     """Say in words how `costs` grow with ascending `values`: whether along the line from the first to the last."""
     if max(costs) <= (1 + FLAT) * min(costs):
         return "no growth"
+    if len(values) < 3:
+        return "growth, of which two values do not show how,"
     slope = (costs[-1] - costs[0]) / (values[-1] - values[0])
     line = [costs[0] + slope * (value - values[0]) for value in values]
     misses = [cost / straight - 1 for cost, straight in zip(costs, line, strict=True)]

@@ -117,7 +117,7 @@ class PlainLoop:
 # This project's loop
 
 
-def train_here(network: Network, dataset: FashionMNIST, count: int, precision: str) -> tuple[learners.Learner, float]:
+def train_by_fit(network: Network, dataset: FashionMNIST, count: int, precision: str) -> tuple[learners.Learner, float]:
     """Train on the first `count` images by `training.fit`, checkpoints and all; return the learner, and seconds."""
     config = network.training
     training_data = TrainingData(dataset.train_images, dataset.train_labels, torch.arange(count), torch.arange(0))
@@ -130,6 +130,6 @@ def train_here(network: Network, dataset: FashionMNIST, count: int, precision: s
         return learner, time.perf_counter() - started
 
 
-def accuracy_here(learner: learners.Learner, images: Tensor, labels: Tensor) -> float:
+def learner_accuracy(learner: learners.Learner, images: Tensor, labels: Tensor) -> float:
     """The fraction of uint8 images [N, 28, 28] whose likeliest class is their label [N], in single precision."""
     return float((learners.log_probabilities(learner, images).argmax(dim=1) == labels).double().mean())

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which ru_maxrss is given: macOS counts single ones
 
 
-class Ran(NamedTuple):
+class Completed(NamedTuple):
     """A command that has ended well."""
 
     output: str  # what it printed
@@ -29,7 +29,7 @@ class Ran(NamedTuple):
     megabytes: float | None  # peak memory, in units of 1,000,000 bytes; None where the system does not tell
 
 
-def run(*command: object) -> Ran:
+def run(*command: object) -> Completed:
     """Run `command` in the project's folder. Raises CalledProcessError if it fails; its errors go to standard error.
 
     It is started by a small process in between: on Linux a process's peak begins with that of the one that started it.
@@ -37,7 +37,7 @@ def run(*command: object) -> Ran:
     words = [sys.executable, "-m", "benchmarks.measure", *map(str, command)]
     done = subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     output, _, report = done.stdout.rpartition("\n")
-    return Ran(output, *json.loads(report))
+    return Completed(output, *json.loads(report))
 
 
 def _run_and_report(command: Sequence[str]) -> int:

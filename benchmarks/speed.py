@@ -1,7 +1,7 @@
 """How fast is this project on this machine's CPU? Measured against the loop that tutorials have; prints Markdown.
 
     python -m benchmarks.speed            everything; 20 to 40 minutes on two cores, most of it the plain loop's epochs
-    python -m benchmarks.speed --quick    the same from a few steps and one epoch, to see that it runs: figures of no value
+    python -m benchmarks.speed --quick    from a few steps and one epoch, to see that it runs: figures of no value
 
 A machine's speed drifts, so what counts are ratios of measurements in turns, A B A B, and their spread. Nothing else
 should run meanwhile.
@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import recipes
 from benchmarks import measure
 from benchmarks.bench import Bench, Effort, load
-from benchmarks.loops import PLAIN, classic, train_here
+from benchmarks.loops import PLAIN, classic, train_by_fit
 from benchmarks.measure import ROOT, spread, table
 from benchmarks.speedrun import report_speedrun
 from fmnist import checkpoints, device, evaluation, learners, metrics, options
@@ -38,25 +38,25 @@ QUICK = Effort(pairs=2, steps={"ffn": 4, "cnn": 2}, commands=1, seeds=1, most_ep
 
 # Both loops in turns
 
-Rates = dict[tuple[str, str], list[float]]  # by what is measured ("plain", "here" or "product"), and the precision
+Rates = dict[tuple[str, str], list[float]]  # by what is measured ("plain", "fit" or "product"), and the precision
 
 GAINS = {
-    "the loop, in fp32": (("here", "fp32"), ("plain", "fp32")),
-    "the loop, in bf16": (("here", "bf16"), ("plain", "bf16")),
+    "the loop, in fp32": (("fit", "fp32"), ("plain", "fp32")),
+    "the loop, in bf16": (("fit", "bf16"), ("plain", "bf16")),
     "bf16, in the plain loop": (("plain", "bf16"), ("plain", "fp32")),
-    "bf16, in this project": (("here", "bf16"), ("here", "fp32")),
-    "both": (("here", "bf16"), ("plain", "fp32")),
+    "bf16, in this project": (("fit", "bf16"), ("fit", "fp32")),
+    "both": (("fit", "bf16"), ("plain", "fp32")),
 }
 
 
 def measure_rates(name: str, bench: Bench) -> Rates:
     """Images per second of both loops in each precision, in turns, and operations per second of a matrix product."""
     rates: Rates = defaultdict(list)
-    train_here(classic(name, epochs=1), bench.dataset, min(320, bench.count(name)), bench.machine.precision)
+    train_by_fit(classic(name, epochs=1), bench.dataset, min(320, bench.count(name)), bench.machine.precision)
     for _ in range(bench.effort.pairs):
         for precision in bench.precisions:
             rates["plain", precision].append(bench.plain_rate(name, precision))
-            rates["here", precision].append(bench.rate_here(name, precision))
+            rates["fit", precision].append(bench.fit_rate(name, precision))
             rates["product", precision].append(ceiling(precision))
     return rates
 
@@ -79,7 +79,7 @@ def rate_rows(network: Network, rates: Rates, precisions: Sequence[str]) -> Iter
     """Rows of the table of images per second, and of the fraction of the ceiling that they reach."""
     per_image = operations(network)
     for precision in precisions:
-        for loop, title in (("plain", "plain loop"), ("here", "this project")):
+        for loop, title in (("plain", "plain loop"), ("fit", "this project")):
             measured, ceilings = rates[loop, precision], rates["product", precision]
             fractions = [rate * per_image / top for rate, top in zip(measured, ceilings, strict=True)]
             yield [network.title, title, precision, spread(measured, ",.0f"), spread(fractions, ".1%")]

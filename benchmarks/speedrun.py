@@ -62,7 +62,7 @@ def epochs_to_reach(goal: float, accuracies: Iterable[float]) -> int | None:
 class Speedrun(NamedTuple):
     """One run of the recipe `speedrun` as a command."""
 
-    ran: measure.Ran
+    command: measure.Completed
     training: dict[str, float]  # seconds by network, of training alone
     rates: dict[str, float]  # the plain loop's images per second by network, around this run
 
@@ -73,11 +73,11 @@ def run_speedrun(bench: Bench) -> list[Speedrun]:
     for _ in range(bench.effort.commands):
         with tempfile.TemporaryDirectory() as folder:
             words = ["speedrun", "--data-dir", bench.root, "--output-dir", folder, "--device", "cpu"]
-            ran = measure.run(sys.executable, "fashionmnist.py", *words)
+            command = measure.run(sys.executable, "fashionmnist.py", *words)
             models = json.loads((Path(folder) / "speedrun" / "metrics.json").read_text("utf-8"))["models"]
         around.append(plain_rates(bench))
         rates = {name: statistics.harmonic_mean([before[name] for before in around[-2:]]) for name in PLAIN}
-        runs.append(Speedrun(ran, {name: model["training_seconds"] for name, model in models.items()}, rates))
+        runs.append(Speedrun(command, {name: model["training_seconds"] for name, model in models.items()}, rates))
     return runs
 
 
@@ -123,7 +123,7 @@ def ratios(runs: Sequence[Speedrun], epochs: Mapping[str, Sequence[int]], images
 
     To the accuracy an epoch counts without the images that are held out, on which it did not train.
     """
-    learnt_from = images - round(HELD_OUT * images)
+    trained_on = images - round(HELD_OUT * images)
     rows = [
         [
             "as fast as the published number of epochs",
@@ -131,16 +131,16 @@ def ratios(runs: Sequence[Speedrun], epochs: Mapping[str, Sequence[int]], images
         ],
         [
             "as fast as the plain loop takes to the same accuracy",
-            *against(runs, {name: statistics.mean(by_seed) * learnt_from for name, by_seed in epochs.items()}),
+            *against(runs, {name: statistics.mean(by_seed) * trained_on for name, by_seed in epochs.items()}),
         ],
     ]
-    return table(["`speedrun` is", "plain loop, seconds", "`speedrun`, seconds", "so many times"], rows)
+    return table(["how many times", "plain loop, seconds", "`speedrun`, seconds", "ratio"], rows)
 
 
 def against(runs: Sequence[Speedrun], images: Mapping[str, float]) -> list[str]:
     """Cells: seconds of the plain loop for so many images of each network, of `speedrun`, and their ratio."""
     plain = [sum(count / run.rates[name] for name, count in images.items()) for run in runs]
-    ours = [run.ran.seconds for run in runs]
+    ours = [run.command.seconds for run in runs]
     return [spread(plain, ".0f"), spread(ours, ".1f"), spread([a / b for a, b in zip(plain, ours, strict=True)], ".1f")]
 
 
@@ -161,10 +161,10 @@ def parts(runs: Sequence[Speedrun]) -> str:
         for network in recipes.SPEEDRUN.networks
     }
     seconds["all else: start, data, evaluation, figures, report"] = [
-        run.ran.seconds - sum(run.training.values()) for run in runs
+        run.command.seconds - sum(run.training.values()) for run in runs
     ]
-    seconds["from the command to the last file"] = [run.ran.seconds for run in runs]
+    seconds["from the command to the last file"] = [run.command.seconds for run in runs]
     rows = [[part, spread(measured, ".1f")] for part, measured in seconds.items()]
-    peaks = [run.ran.megabytes for run in runs]
+    peaks = [run.command.megabytes for run in runs]
     peak = measure.megabytes(None if None in peaks else max(peaks))
     return f"{table(['part of `speedrun`', 'seconds'], rows)}\n\nPeak memory of `speedrun`, in MB: {peak}"

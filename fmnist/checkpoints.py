@@ -99,7 +99,8 @@ def load_weights(path: Path) -> dict[str, Any]:
             f"{path} is a checkpoint of a training; name the weights of its run, {weights} beside checkpoints/"
         )
     texts, state = [content.get(key) for key in ("model", "title", "recipe", "release")], content.get("state_dict")
-    if not all(isinstance(text, str) for text in texts) or not isinstance(content.get("config"), dict):
+    named = content.get("classes") == list(CLASSES)
+    if not (named and all(isinstance(text, str) for text in texts) and isinstance(content.get("config"), dict)):
         raise Refused(f"{path} was not written by this version of the program; train it anew")
     if not isinstance(state, dict):
         raise Refused(f"{path} holds no weights of a network; name another file with --weights")

@@ -179,8 +179,9 @@ def pytest_terminal_summary(terminalreporter):
     rows = {}
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.getreports(outcome):
-            times = dict(getattr(report, "user_properties", ())).get("injections", 1)
-            for number, words in (value for name, value in report.user_properties if name == "fault"):
+            properties = getattr(report, "user_properties", [])  # a file that cannot be imported has none
+            times = dict(properties).get("injections", 1)
+            for number, words in (value for name, value in properties if name == "fault"):
                 row = rows.setdefault(number, {"words": words, "injected": 0, "survived": 0, "files": {}})
                 row["injected"] += times
                 row["survived"] += times * (outcome == "passed")

@@ -180,7 +180,10 @@ def test_a_network_is_rebuilt_from_its_weights(network, tmp_path):
     assert content["title"] == network.title
 
 
-@pytest.mark.parametrize("key", ["model", "title", "recipe", "release", "config", "state_dict", "format"])
+KEYS = ["model", "title", "recipe", "release", "config", "classes", "state_dict", "format"]
+
+
+@pytest.mark.parametrize("key", KEYS)
 def test_a_file_that_lacks_something_is_refused(key, tmp_path):
     assert refused(weights(tmp_path, **{key: None}))
 
@@ -194,7 +197,7 @@ def test_a_file_of_another_kind_is_refused(content, tmp_path):
     assert "was not written by this version of the program" in refused(tmp_path / "other.pth")
 
 
-@pytest.mark.parametrize("key", ["model", "title", "recipe", "release", "config", "state_dict", "format"])
+@pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", [7, [1], torch.ones(2)], ids=["number", "list", "tensor"])
 def test_a_value_of_another_kind_is_refused(key, value, tmp_path):
     assert refused(weights(tmp_path, **{key: value}))

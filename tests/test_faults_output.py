@@ -155,6 +155,8 @@ def assert_whole(path: Path) -> None:
         assert path.read_text().rstrip().endswith("</html>")
     elif path.suffix in (".pth", ".pt"):
         checkpoints.load(path)
+    elif path.suffix == ".txt":
+        assert "accuracy" in path.read_text()
     else:
         raise AssertionError(f"a file of no known kind: {path}")
 

@@ -22,6 +22,7 @@ from PIL import Image
 from fmnist import checkpoints, csv_files, data, download, photograph
 from fmnist.config import Network
 from fmnist.errors import Refused
+from recipes import RECIPES
 from tests.helpers import tiny
 from tests.helpers.child import ROOT
 
@@ -220,15 +221,21 @@ def test_pictures_of_anything(fuzz, folder):
 
 
 def load_and_rebuild(path: Path) -> None:
-    model, _ = checkpoints.rebuild(path, [SMALL])
+    networks = (network for recipe in RECIPES.values() for network in recipe.networks)
+    model, _ = checkpoints.rebuild(path, networks)
     with torch.inference_mode():
         assert model(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape == (1, 10)
 
 
-def test_mangled_weights_files(fuzz, folder):
-    path = folder / "cnn.pth"
-    checkpoints.save_weights(folder, SMALL, "classic", STATE, "current")
-    good = path.read_bytes()
+@pytest.fixture(scope="module")
+def saved(folder) -> Path:
+    """A sound weights file."""
+    checkpoints.save_weights(folder, SMALL, "classic", STATE, "own")
+    return folder / "cnn.pth"
+
+
+def test_mangled_weights_files(fuzz, saved):
+    good, path = saved.read_bytes(), saved.with_name("mangled.pth")
 
     def check(body: bytes) -> None:
         path.write_bytes(body)
@@ -237,19 +244,18 @@ def test_mangled_weights_files(fuzz, folder):
     fuzz(250, mangled(good) | mangled(good, focus=900) | st.binary(max_size=60), check)
 
 
-def test_weights_files_with_a_mangled_part(fuzz, folder):
+def test_weights_files_with_a_mangled_part(fuzz, saved):
     """The archive is sound and its sums are right: what is mangled is the pickle or the like within."""
-    path, mangled_path = folder / "cnn.pth", folder / "part.pth"
-    checkpoints.save_weights(folder, SMALL, "classic", STATE, "current")
-    with zipfile.ZipFile(path) as archive:
+    path = saved.with_name("part.pth")
+    with zipfile.ZipFile(saved) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     name = st.sampled_from([name for name in parts if name.endswith(("data.pkl", "version", "byteorder", "data/0"))])
 
     def check(altered: tuple[str, bytes]) -> None:
-        with zipfile.ZipFile(mangled_path, "w") as archive:
+        with zipfile.ZipFile(path, "w") as archive:
             for part, body in (parts | {altered[0]: altered[1]}).items():
                 archive.writestr(part, body)
-        load_and_rebuild(mangled_path)
+        load_and_rebuild(path)
 
     fuzz(250, name.flatmap(lambda name: st.tuples(st.just(name), mangled(parts[name]))), check)
 
@@ -276,13 +282,13 @@ def tensors() -> st.SearchStrategy[torch.Tensor]:
 def nonsense() -> st.SearchStrategy[tuple]:
     """Where in a weights file a value of any kind takes the place of the right one, and that value."""
     names = ["kernels", "kernel_size", "padding", "pool", "pool_after", "dense", "activation", "norm", "dense_norm"]
-    names += ["conv_dropout", "dropout", "hidden", "batch_norm", "seed", "dtype"]
-    kind = st.sampled_from(["CNN", "FFN", "resnet18", "NumpyFFN", "none"]).map(lambda kind: {"kind": kind})
+    names += ["conv_dropout", "dropout", "mean", "std", "size", "hidden", "batch_norm", "seed", "dtype"]
+    classes = st.sampled_from(["cnn:CNN", "ffn:FFN", "cnn:ResNet18", "numpy_ffn:NumpyFFN", "os:system", "none", None])
     arguments = st.dictionaries(st.sampled_from(names) | st.text(max_size=4), plain(), max_size=4)
-    parts = st.sampled_from(["format", "model", "recipe", "config", "state_dict", "more"])
+    parts = st.sampled_from(["format", "model", "title", "recipe", "release", "config", "state_dict", "more"])
     keys = st.sampled_from(["features.conv1.weight", "classifier.output.bias", "more", 7])
     return st.one_of(
-        st.tuples(st.just("network"), st.builds(lambda kind, more: more | kind, kind, arguments)),
+        st.tuples(st.just("network"), st.builds(lambda name, more: more | {"class": name}, classes, arguments)),
         st.tuples(st.just("arguments"), st.dictionaries(st.sampled_from(names), plain(), min_size=1, max_size=1)),
         st.tuples(st.just("part"), st.dictionaries(parts, plain(), min_size=1, max_size=2)),
         st.tuples(st.just("state"), st.dictionaries(keys, plain() | tensors(), min_size=1, max_size=2)),
@@ -290,11 +296,9 @@ def nonsense() -> st.SearchStrategy[tuple]:
     )
 
 
-def with_nonsense(place: str, value) -> object:
-    """The content of a real weights file, changed."""
+def with_nonsense(content: dict, place: str, value) -> object:
+    """The `content` of a sound weights file, changed."""
     network = SMALL.settings["network"]
-    content = {"format": 1, "model": "cnn", "title": "CNN", "recipe": "classic", "release": "current"}
-    content |= {"config": SMALL.settings, "state_dict": STATE}
     changed = {
         "network": lambda: {**content, "config": {"network": value}},
         "arguments": lambda: {**content, "config": {"network": {**network, **value}}},
@@ -305,11 +309,11 @@ def with_nonsense(place: str, value) -> object:
     return changed[place]()
 
 
-def test_weights_files_with_nonsense(fuzz, folder):
-    path = folder / "nonsense.pth"
+def test_weights_files_with_nonsense(fuzz, saved):
+    content, path = torch.load(saved, weights_only=True), saved.with_name("nonsense.pth")
 
     def check(change) -> None:
-        torch.save(with_nonsense(*change), path)
+        torch.save(with_nonsense(content, *change), path)
         load_and_rebuild(path)
 
     fuzz(350, nonsense(), check)

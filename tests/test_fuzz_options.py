@@ -12,7 +12,8 @@ import shlex
 from hypothesis import strategies as st
 
 import fashionmnist
-import recipes
+from fmnist.options import NETWORK_OPTIONS, RUN_OPTIONS, TRAINING_OPTIONS, asked_for, changed, option
+from recipes import RECIPES
 
 
 def command_lines() -> st.SearchStrategy[list[str]]:
@@ -25,17 +26,17 @@ def command_lines() -> st.SearchStrategy[list[str]]:
         ["max", "adam", "sgd", "cpu", "fp32", "classic", "v0", "cnn", "--", "-1"]
     )
     values = st.lists(numbers | words, max_size=4)
-    options = ["--epochs", "--batch-size", "-b", "--lr", "--optimizer", "--seed", "--seeds", "--models", "--device"]
-    options += ["--precision", "--validation", "--data-dir", "--output-dir", "--resume", "--hidden", "--kernels"]
-    options += ["--kernel-size", "--pool", "--dropout", "--list", "--l", "--kernel", "--nothing"]
+    settings = [option(name) for name in (*TRAINING_OPTIONS, *NETWORK_OPTIONS, *RUN_OPTIONS)]
+    others = ["-b", "--data-dir", "--output-dir", "--resume", "--list", "--no-augment", "--l", "--kernel", "--nothing"]
+    names = st.sampled_from([*settings, *others])
     small = {"--hidden": ["8", "4"], "--kernels": ["2", "3"], "--kernel-size": ["1", "2", "5", "28"]}
     sound = {"--pool": ["max", "avg", "stride"], "--optimizer": ["adam", "sgd"], "--epochs": ["1", "2"]} | small
     sound |= {"--batch-size": ["1", "2", "64"], "--models": ["cnn", "ffn", "v0", "v1"], "--dropout": ["0", "0.5"]}
     good = st.sampled_from(list(sound)).flatmap(
         lambda o: st.tuples(st.just(o), st.lists(st.sampled_from(sound[o]), max_size=6))
     )
-    pairs = good | st.tuples(st.sampled_from(options), values)
-    recipe = st.sampled_from([[], *([name] for name in recipes.RECIPES)])
+    pairs = good | st.tuples(names, values)
+    recipe = st.sampled_from([[], *([name] for name in RECIPES)])
     return st.builds(
         lambda name, pairs: name + [w for o, v in pairs for w in (o, *v)], recipe, st.lists(pairs, max_size=4)
     )
@@ -43,15 +44,15 @@ def command_lines() -> st.SearchStrategy[list[str]]:
 
 def test_command_lines(fuzz):
     def check(words: list[str]) -> None:
-        options = fashionmnist.parse_arguments(words)
-        asked = fashionmnist.asked_for(options)
-        recipe = recipes.with_options(recipes.RECIPES[options.recipe], asked)
-        wide = max(asked.get("hidden") or [0]) > 100 and any(n.kind == "NumpyFFN" for n in recipe.networks)
+        given = fashionmnist.parse_arguments(words)
+        asked = asked_for(given)
+        recipe = changed(RECIPES[given.recipe], asked)
+        wide = max(asked.get("hidden") or [0]) > 100 and not all(network.is_torch for network in recipe.networks)
         if not wide:  # NumPy has no shapes without numbers
             recipe.checked()
         recipe.trainings(min(asked.get("seeds", 1), 3))
-        again = fashionmnist.parse_arguments(shlex.split(fashionmnist.how_to_resume(options))[2:])
-        assert vars(again) == {**vars(options), "resume": True, "list": False}
+        again = fashionmnist.parse_arguments(shlex.split(fashionmnist.how_to_resume(given))[2:])
+        assert vars(again) == {**vars(given), "resume": True, "list": False}
 
     with contextlib.redirect_stdout(io.StringIO()):
         fuzz(350, command_lines(), check)
