@@ -108,8 +108,8 @@ def earlier_run(folders) -> None:
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory):
-    """Where real trainings are interrupted; see benchmarks/soak.py."""
-    from benchmarks.soak import Bench
+    """Where real trainings are interrupted; see tests/helpers/bench.py."""
+    from tests.helpers.bench import Bench
 
     return Bench(tmp_path_factory.mktemp("bench"))
 

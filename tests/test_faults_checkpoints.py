@@ -1,6 +1,6 @@
 """Faults of checkpoints: kills and errors while one is written, damaged ones, and none or a wrong one to resume from.
 
-Real processes, signals and files, on the bench of benchmarks/soak.py.
+Real processes, signals and files, on the bench of tests/helpers/bench.py.
 """
 
 import random
@@ -11,7 +11,10 @@ import pytest
 import torch
 
 import kernel_vis
-from benchmarks.soak import (
+from benchmarks.soak import soak
+from fmnist import checkpoints
+from tests.helpers import child, tiny
+from tests.helpers.bench import (
     MADE,
     MOMENTS,
     at_step,
@@ -21,10 +24,7 @@ from benchmarks.soak import (
     kept,
     resumed,
     saving,
-    soak,
 )
-from fmnist import checkpoints
-from tests.helpers import child, tiny
 
 CUT = "the newest checkpoint cut to 0, 10, 50, 99 %"
 KILLED = "SIGKILL before, during and just after a checkpoint is written"

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import kernel_vis
-from benchmarks.soak import FILES, MADE, at_step, interrupted, kept, resumed
 from fmnist.checkpoints import save_weights
 from fmnist.config import Network
 from fmnist.data import OWN
 from tests.helpers import child, tiny
+from tests.helpers.bench import FILES, MADE, at_step, interrupted, kept, resumed
 from tests.helpers.garments import photo
 
 SMALL = Network("cnn", "CNN", "cnn:CNN", {"kernels": [3, 4], "dense": [5]})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import TIMES, at_step, difference, interrupted, outcome, resumed
 from tests.helpers import child
+from tests.helpers.bench import TIMES, at_step, difference, interrupted, outcome, resumed
 from tests.helpers.needs import posix
 
 KILLED = "SIGKILL while figures and report are written"
@@ -80,21 +80,13 @@ def test_a_stopped_run_leaves_the_earlier_one_usable_and_then_takes_its_place(
     assert sorted(visible(folder)) == listed(folder), "a picture of the run before is left"
     assert {"ffn.pth", "cnn.pth", "metrics.json"} <= visible(folder).keys()
     bench.run("classic", tmp_path / "alone", *OTHER)
-    assert not difference(outcome_of(folder), outcome(tmp_path / "alone"))
+    assert not difference(outcome(output), outcome(tmp_path / "alone"))
 
     kept = Path(shutil.copytree(output / "classic.before", tmp_path / "copy" / "classic"))
     assert_whole(kept, finished / "classic")
     done = child.run(**with_pictures(bench, kept.parent, "--resume"))
     assert "this run is finished" in done.stdout
     assert_whole(kept, finished / "classic")
-
-
-def outcome_of(folder: Path) -> dict:
-    """`outcome` of a run that has another beside it."""
-    alone = folder.parent / "alone"
-    alone.mkdir()
-    shutil.copytree(folder, alone / folder.name)
-    return outcome(alone)
 
 
 def assert_whole(kept: Path, run: Path) -> None:

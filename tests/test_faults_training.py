@@ -1,6 +1,6 @@
 """Faults that befall a training as it runs: a stop, Ctrl-C, SIGTERM, a loss that is no number; and its numbers, twice.
 
-Real processes and signals, on the bench of benchmarks/soak.py.
+Real processes and signals, on the bench of tests/helpers/bench.py.
 """
 
 import json
@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import (
+from fmnist import checkpoints
+from tests.helpers import child
+from tests.helpers.bench import (
     EXPERIMENTS,
     FILES,
     STEPS,
@@ -26,8 +28,6 @@ from benchmarks.soak import (
     resumed,
     saving,
 )
-from fmnist import checkpoints
-from tests.helpers import child
 
 STOPPED = "N epochs in one go, against k, a stop, and resume"
 CTRL_C = "Ctrl-C once; twice"
@@ -222,7 +222,7 @@ def test_sigmoids_that_have_all_underflowed_still_give_numbers(bench, tmp_path):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_same_seed_twice_gives_the_same_numbers(name, bench, tmp_path):
     bench.run(name, tmp_path)
-    assert not difference(outcome(tmp_path), bench.unbroken(name))
+    ends_as_unbroken(bench, tmp_path, name)
 
 
 @pytest.mark.fault(33, SAME_SEED)

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 
 import fashionmnist
 import kernel_vis
-from benchmarks.soak import FILES, at_step, difference, outcome
 from fmnist import data
 from fmnist.checkpoints import rebuild, save_weights
 from fmnist.data import CLASSES, CURRENT, OWN
 from recipes import RECIPES
 from tests.helpers import child, garments, tiny
+from tests.helpers.bench import FILES, at_step, difference, outcome
 
 ROOT = Path(__file__).parents[1]
 PHOTOGRAPH = Path(__file__).with_name("photograph.jpg")

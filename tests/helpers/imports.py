@@ -2,6 +2,9 @@
 
 import importlib
 import pkgutil
+import threading
+
+import tqdm
 
 import fmnist
 
@@ -11,3 +14,5 @@ PACKAGE = (module.name for module in pkgutil.walk_packages(fmnist.__path__, "fmn
 
 for name in (*LIBRARIES, *SCRIPTS, *PACKAGE):
     importlib.import_module(name)
+# Its own lock is a semaphore of the system, which a killed child would leave behind.
+tqdm.tqdm.set_lock(threading.RLock())
