@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fmnist import data
+from fmnist import data, layers
 from fmnist.errors import Refused
 from tests.helpers import tiny
 
@@ -149,8 +149,8 @@ def test_the_facts_of_the_published_data(real_data):
     assert real_data.train_labels.bincount().tolist() == [6000] * 10
     assert real_data.test_labels.bincount().tolist() == [1000] * 10
     pixels = real_data.train_images.numpy() / 255.0
-    assert pixels.mean() == pytest.approx(data.MEAN, abs=5e-5)
-    assert pixels.std() == pytest.approx(data.STD, abs=5e-5)
+    assert pixels.mean() == pytest.approx(layers.MEAN, abs=5e-5)
+    assert pixels.std() == pytest.approx(layers.STD, abs=5e-5)
     assert data.CLASSES[real_data.train_labels[0]] == "Ankle boot"
     assert real_data.release == "current"
 
@@ -166,21 +166,6 @@ def test_the_published_data_load_in_under_a_second(real_folder):
 
 
 # Tensors to train with
-
-
-def test_normalise_against_numpy(made_up):
-    images = np.concatenate([made_up.test_images[:50], np.arange(784, dtype=np.uint8).reshape(1, 28, 28)])
-    values = data.normalise(torch.from_numpy(images))
-    assert values.shape == (51, 1, 28, 28)
-    assert values.dtype == torch.float32
-    expected = (images.astype(np.float64) / 255 - 0.2860) / 0.3530
-    np.testing.assert_allclose(values[:, 0].numpy(), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_normalise_leaves_the_images_as_they_were(made_up):
-    images = torch.from_numpy(made_up.test_images[:5].copy())
-    data.normalise(images)
-    np.testing.assert_array_equal(images.numpy(), made_up.test_images[:5])
 
 
 @pytest.mark.parametrize(

@@ -122,10 +122,16 @@ def test_pictures_that_were_drawn_later_go_with_the_network_that_they_show(folde
 
 
 def test_a_finished_run_of_equal_settings_is_replaced(folder):
-    (folder / "kernels_grid.png").write_text("of the network that was here")
     whole_run(folder, A)
     assert is_whole(folder, A)
     assert [path.name for path in folder.parent.iterdir()] == ["classic"]
+
+
+def test_of_a_finished_run_of_equal_settings_what_others_put_there_is_kept(folder):
+    (folder / "kernels_grid.png").write_text("of the network that was here")
+    whole_run(folder, A)
+    assert is_whole(folder, A)
+    assert [path.name for path in folder.with_name("classic.before").iterdir()] == ["kernels_grid.png"]
 
 
 def test_unfinished_runs_are_set_aside_with_their_checkpoints(folder, capsys):
