@@ -141,7 +141,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("recipe", nargs="?", default="classic", choices=RECIPES, help="the experiment to run [classic]")
-    add("--list", action="store_true", help="print the recipes and their networks, and end")
+    add("--list", action="store_true", help="print the recipes and their networks, and exit")
     add("--resume", action="store_true", help="go on with the run that was stopped in this output folder")
     options.add_folders(parser, HERE)
     options.add_experiment_options(parser)

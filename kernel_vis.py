@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parse_arguments(argv)
     own = [options.users_own(asked.network)] if asked.network else []
     weights = asked.weights or find_weights(asked, own)
-    from fmnist import checkpoints, page
+    from fmnist import checkpoints, page, runs
     from fmnist.figures import album
 
-    model, content = checkpoints.rebuild(weights, [*networks(), *own])
+    model, content = checkpoints.rebuild(weights, [*known_networks(), *own])
     if asked.model not in (None, content["model"]):
         raise Refused(f"{weights} holds the network {content['model']}, not {asked.model}; change --model or --weights")
     sample = read_sample(asked, content["release"])
@@ -45,12 +45,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         probabilities = album.draw_layers(drawn, model, content["title"], sample, asked.layer)
         if weights.parent.resolve() == folder.resolve():  # else the report is of another network
             page.add_figures(folder / "report.html", drawn.pictures)
+            runs.note_drawn(folder, [path.name for _, path in drawn.pictures])
     likeliest = ", ".join(f"{content['classes'][c]} {probabilities[c]:.1%}" for c in (-probabilities).argsort()[:3])
     print(f"{content['title']}, {sample.title}: {likeliest}")
     print(f"{', '.join(path.name for _, path in drawn.pictures)} are in {folder}")
 
 
-def networks() -> list["Network"]:
+def known_networks() -> list["Network"]:
     """Every network of every recipe."""
     return [network for recipe in RECIPES.values() for network in recipe.networks]
 
@@ -74,7 +75,7 @@ def first_convolutional(networks: Sequence["Network"], recipe: str) -> str:
     """The name of the first of `networks` that has kernels to show. Raises Refused if there is none."""
     name = next((network.name for network in networks if network.is_convolutional), None)
     if name is None:
-        raise Refused(f"{recipe} trains no convolutional network; name another recipe")
+        raise Refused(f"{recipe}: no network of it has kernels to show; name another recipe")
     return name
 
 

@@ -68,7 +68,7 @@ BATCHNORM = Recipe(
         ),
     ),
     notes=(
-        "Published of these networks is only that the CNN beats the FFN.",
+        "The author reports only that the CNN beats the FFN.",
         "Differs from the source: pixels of mean 0 and standard deviation 1 (its code: -1 to 1).",
     ),
 )
@@ -236,7 +236,7 @@ ONE_CYCLE = TrainConfig(schedule="one-cycle", warmup=0.15)
 SPEEDRUN = Recipe(
     name="speedrun",
     title="the published accuracies in a few epochs",
-    summary="classic's networks without dropout, in 4 and 2 epochs of a rate that rises and falls once",
+    summary="classic's networks without dropout, in 4 and 2 epochs on a one-cycle schedule",
     source="github.com/ayushsinha12/ai-neural-networks",
     networks=(
         Network(
@@ -256,7 +256,7 @@ SPEEDRUN = Recipe(
             published={"parameters": 421_642, "test_accuracy": 0.9147},
         ),
     ),
-    notes=("Published of the same networks, with dropout and more epochs.",),
+    notes=("The published figures are of the same networks with dropout and more epochs.",),
     findings=(
         "The number of epochs, batch size, rate, dropout and when the first layer is frozen were chosen on validation "
         "images alone.",

@@ -1,8 +1,10 @@
-"""Print docs/results.md: what the whole runs that come with the program, in outputs/reference, measured.
+"""Print what the whole runs that come with the program, in outputs/reference, measured.
 
-python -m benchmarks.results > docs/results.md
+    python -m benchmarks.results > docs/results.md    the page of results
+    python -m benchmarks.results --readme             the README's tables: of `classic`, and of all recipes
 """
 
+import sys
 from pathlib import Path
 
 from fmnist import captions, report
@@ -67,4 +69,7 @@ def pictures(name: str, run: Metrics) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(page())
+    if "--readme" in sys.argv:
+        print(report.results_table(report.reference_run(report.REFERENCE / "classic")), overview(), sep="\n\n")
+    else:
+        print(page())

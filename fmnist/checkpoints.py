@@ -42,7 +42,7 @@ def load(path: Path, *keys: str) -> dict[str, Any]:
     try:
         _check_sums(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch wonders aloud about a file before it gives it up
+            warnings.simplefilter("ignore")  # torch warns of a file before it gives it up
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise Damaged(f"{path} is damaged, or holds more than tensors and plain values and was not opened") from None

@@ -119,7 +119,7 @@ class Network:
         try:
             return import_class(self.class_path)(**self.arguments, **seed)
         except Exception as error:
-            if self.is_users_own:
+            if self.is_users_own and not isinstance(error, MemoryError):
                 raise Refused(f"{self.class_path}: cannot be built ({_in_words(error)})") from None
             if isinstance(error, ValueError):
                 advice = "change --hidden, --kernels, --kernel-size or --pool"
@@ -174,17 +174,17 @@ def import_class(class_path: str) -> type:
     """Import the class that "module:Class" or "path/file.py:Class" names. Raises Refused if it cannot be had."""
     module_path, _, name = class_path.rpartition(":")
     module = _import_file(module_path) if module_path.endswith(".py") else importlib.import_module(module_path)
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
+    attribute = getattr(module, name, None)
+    if not isinstance(attribute, type):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
         there = [key for key in classes if vars(module)[key].__module__ == module.__name__]
         raise Refused(f"{class_path}: there is no class {name}; {module_path} has {', '.join(there) or 'none'}")
     if module_path.endswith(".py"):
         from torch import nn
 
-        if not issubclass(found, nn.Module):
+        if not issubclass(attribute, nn.Module):
             raise Refused(f"{class_path}: {name} is no torch.nn.Module")
-    return found
+    return attribute
 
 
 @cache

@@ -50,7 +50,7 @@ def read(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
 def _check_header(path: Path | str, file: BinaryIO) -> None:
     """Read the first line; raise Refused unless it is the header.
 
-    The byte order mark that spreadsheets write is let by.
+    The byte order mark that spreadsheets write is accepted.
     """
     line = file.readline(LONGEST_LINE)
     if not line:
@@ -81,9 +81,9 @@ def _read_rows(file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
 def _holds_nul(file: BinaryIO) -> bool:
     """Whether a NUL byte comes after the present place in `file`; the place is kept."""
     place = file.tell()
-    found = any(b"\0" in block for block in iter(lambda: file.read(1 << 20), b""))
+    holds_nul = any(b"\0" in block for block in iter(lambda: file.read(1 << 20), b""))
     file.seek(place)
-    return found
+    return holds_nul
 
 
 def _checked(rows: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from fmnist.device import Machine
 if TYPE_CHECKING:
     from numpy_ffn import NumpyFFN
 
-EVALUATION_BATCH = 100  # images at once when nothing is learnt: more is no faster on a CPU, and takes more memory
+EVALUATION_BATCH = 100  # images at once in evaluation: more is no faster on a CPU, and takes more memory
 
 
 class Learner(Protocol):
@@ -46,7 +46,7 @@ class Learner(Protocol):
         """Go back to where `state_dict` was called."""
 
     def cost(self) -> dict[str, int]:
-        """Number of trainable "parameters", and of "multiply_adds" to score one image."""
+        """Number of "parameters", and of "multiply_adds" to score one image."""
 
 
 def make_learner(model: Any, config: TrainConfig, machine: Machine, total_steps: int) -> Learner:
@@ -79,7 +79,7 @@ class TorchLearner:
         self.precision = torch.autocast(machine.device.type, torch.bfloat16) if bf16 else nullcontext()
         self.optimizer = make_optimizer(self.model, config)
         self.schedule = make_schedule(self.optimizer, config, total_steps)
-        self.epochs = 0  # that it has learnt
+        self.epochs = 0  # trained
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if not self.model.training:  # asked first: it goes through every layer, which a small network notices

@@ -137,7 +137,7 @@ def _how_to_read(field: Field) -> dict[str, Any]:
     """What argparse is told of a training setting."""
     meaning = field.metadata
     default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default).lower()
-    how: dict[str, Any] = {"help": f"{meaning['help']} [usually {default}]"}
+    how: dict[str, Any] = {"help": f"{meaning['help']} [{default}, unless the recipe sets it]"}
     if field.type is bool:
         return how | {"action": argparse.BooleanOptionalAction}
     if meaning["choices"]:
@@ -181,8 +181,8 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         if not recipe.networks and name != "device":
             raise Refused(f"{option(name)}: {recipe.name} trains no network")
     own = {name: value for name, value in options.items() if name not in ("models", "seeds", "seed", "device")}
-    said = ", ".join(f"{name} {value}" for name, value in own.items())
-    notes = (f"With {said} of your own: what is published was measured with the recipe's.",) if own else ()
+    words = " ".join(as_words(own))
+    notes = (f"Run with {words}; the published figures were measured with the recipe's settings.",) if own else ()
     findings = () if own or "models" in options else recipe.findings
     recipe = _chosen(recipe, options.get("models"))
     if "network" in options:
@@ -259,7 +259,8 @@ def _check_honoured(recipe: Recipe, options: Mapping[str, Any]) -> None:
         "select_best": ("--validation", lambda training: training.validation > 0),
     }
     for name, (needed, honours) in needs.items():
-        if options.get(name) and not any(map(honours, trainings)):
+        asked = name in options and (options[name] or name == "select_best")  # 0 is what they are anyway
+        if asked and not any(map(honours, trainings)):
             raise Refused(f"{option(name)}: is of use with {needed} only")
     by_hand = [network for network in recipe.networks if not network.is_torch]
     if not by_hand:

@@ -114,7 +114,7 @@ class Run:
         lost = [name for name in self.notes["files"] if not (self.folder / name).is_file()]
         return lost if self.metrics() or "metrics.json" in lost else [*lost, "metrics.json"]
 
-    def metrics(self) -> dict[str, Any] | None:
+    def metrics(self) -> Metrics | None:
         """The content of metrics.json; None if there is none that a run has written."""
         metrics = _read_json(self.folder / "metrics.json")
         return metrics if isinstance(metrics, dict) and Metrics.__required_keys__ <= metrics.keys() else None
@@ -144,7 +144,7 @@ class Run:
         elif any(self.kept.glob("*.pt")):
             aside = _free(self.folder / "checkpoints.unfinished")
             self.kept.replace(aside)
-            print(f"an unfinished run stood here: its checkpoints are kept in {aside}; named checkpoints, they resume")
+            print(f"checkpoints of an unfinished run are kept in {aside}; renamed checkpoints, they can be resumed")
         else:
             shutil.rmtree(self.kept)
 
@@ -172,14 +172,14 @@ class Run:
         """Put the results of a run that has finished in the place of the former ones."""
         finished, moving = self.folder / ".finished", self.folder / ".publishing"
         if finished.exists():
-            self._set_former_aside(_read(finished / "run.json")["trainings"])
+            self._set_former_aside(_read_certainly(finished / "run.json")["trainings"])
             shutil.rmtree(moving, ignore_errors=True)  # what of the former run could not be moved, on Windows
             finished.replace(moving)
         if moving.exists():
             self.kept.mkdir(exist_ok=True)
             for path in sorted(moving.iterdir()):
                 _move(path, self.kept if path.name == "run.json" else self.folder)
-            for name, settings in _read(self.kept / "run.json")["trainings"].items():
+            for name, settings in _read_certainly(self.kept / "run.json")["trainings"].items():
                 Checkpoints(self.kept, name, settings).finish()
             if not any(moving.iterdir()):
                 moving.rmdir()
@@ -197,7 +197,7 @@ class Run:
             finished.replace(aside / "checkpoints")
         notes = _read(aside / "checkpoints" / "run.json")
         if notes is not None and notes["trainings"] == trainings:  # what it wrote goes; what is of others is kept
-            for name in notes["files"]:
+            for name in [*notes["files"], *notes.get("drawn", [])]:
                 (aside / name).unlink(missing_ok=True)
             shutil.rmtree(aside / "checkpoints")
         if not any(aside.iterdir()):
@@ -206,6 +206,14 @@ class Run:
         kept = _free(self.folder.with_name(f"{self.folder.name}.before"))
         aside.replace(kept)
         print(f"what stood here before is kept whole in {kept}")
+
+
+def note_drawn(folder: Path, names: list[str]) -> None:
+    """Let pictures that were drawn of a run in `folder` later go with it when another of equal settings replaces it."""
+    path = Path(folder) / "checkpoints" / "run.json"
+    notes = _read(path)
+    if notes is not None:
+        write_json(path, notes | {"drawn": sorted({*notes.get("drawn", []), *names})})
 
 
 def _move(path: Path, folder: Path) -> None:
@@ -231,13 +239,21 @@ def _read(path: Path) -> dict[str, Any] | None:
     """The content of a run.json, or None if there is none that this version of the program has written."""
     notes = _read_json(path)
     try:
-        names = [*notes["files"], *notes["finished"]]
+        names = [*notes["files"], *notes["finished"], *notes.get("drawn", [])]
         groups = [group for training in notes["trainings"].values() for group in training.values()]
         sound = notes["format"] == FORMAT and all(name == Path(name).name for name in names)  # in this folder
         sound = sound and all(isinstance(group, dict) for group in groups)
         return {**notes, "options": read_again(notes["options"])} if sound else None
     except (AttributeError, KeyError, TypeError, Refused):
         return None
+
+
+def _read_certainly(path: Path) -> dict[str, Any]:
+    """The content of a run.json that must be there. Raises Refused if it is not."""
+    notes = _read(path)
+    if notes is None:
+        raise Refused(f"{path} is damaged: move the folder {path.parent} away, and start anew")
+    return notes
 
 
 def _read_json(path: Path) -> Any:

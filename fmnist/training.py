@@ -31,7 +31,7 @@ class Progress:
 def fit(
     learner: Learner, training_data: TrainingData, config: TrainConfig, checkpoints: Checkpoints, progress: Progress
 ) -> Progress:
-    """Train `learner` up to `config.epochs` epochs; return the numbers of each, and the weights of the best.
+    """Train `learner` up to `config.epochs` epochs; return the metrics of each, and the weights of the best.
 
     `training_data` is on the learner's device. `progress` says what was already trained, as `resume` returns it. The
     state is saved after every epoch. Every draw of an epoch follows from (seed, epoch), so that a resumed training
@@ -131,7 +131,7 @@ def check_finite(losses: Tensor, weights: dict[str, Tensor], epoch: int) -> None
 
 
 def summarise(losses: Tensor, correct: int, sizes: list[int], seconds: float) -> "Epoch":
-    """Return an epoch's numbers from the mean loss [S] of each of its steps, which had batches of `sizes` images."""
+    """Return an epoch's metrics from the mean loss [S] of each of its steps, which had batches of `sizes` images."""
     count, weights = sum(sizes), torch.tensor(sizes, device=losses.device)
     return {
         "train_loss": float((losses * weights).sum() / count),

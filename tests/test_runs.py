@@ -12,7 +12,7 @@ import torch
 from fmnist.config import TrainConfig
 from fmnist.errors import Refused
 from fmnist.metrics import Metrics
-from fmnist.runs import Run
+from fmnist.runs import Run, note_drawn
 
 RESULTS = ("cnn.pth", "cnn_loss.png", "metrics.json", "report.html")
 
@@ -132,6 +132,14 @@ def test_of_a_finished_run_of_equal_settings_what_others_put_there_is_kept(folde
     whole_run(folder, A)
     assert is_whole(folder, A)
     assert [path.name for path in folder.with_name("classic.before").iterdir()] == ["kernels_grid.png"]
+
+
+def test_pictures_drawn_of_a_run_go_when_another_of_equal_settings_replaces_it(folder):
+    (folder / "kernels_grid.png").write_text("of the network that was here")
+    note_drawn(folder, ["kernels_grid.png"])
+    whole_run(folder, A)
+    assert is_whole(folder, A)
+    assert [path.name for path in folder.parent.iterdir()] == ["classic"]
 
 
 def test_unfinished_runs_are_set_aside_with_their_checkpoints(folder, capsys):
