@@ -2,6 +2,8 @@
 
     python -m benchmarks.results > docs/results.md    the page of results
     python -m benchmarks.results --readme             the README's tables: of `classic`, and of all recipes
+
+No figure of these pages is typed.
 """
 
 import sys
