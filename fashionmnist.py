@@ -11,13 +11,12 @@ Everything is written to outputs/RECIPE/; `python kernel_vis.py` then shows what
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmnist import options, report
-from fmnist.errors import Stopped, run
+from fmnist.errors import Stopped, leave, run
 from fmnist.files import locked
 from recipes import RECIPES
 
@@ -158,4 +157,4 @@ def how_to_resume(asked: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    leave(run(main))

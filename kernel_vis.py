@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmnist import options
-from fmnist.errors import Refused, run
+from fmnist.errors import Refused, leave, run
 from fmnist.files import locked
 from recipes import RECIPES
 
@@ -119,4 +119,4 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    leave(run(main))

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 OUT_OF_MEMORY = "out of memory: a smaller batch needs less, for example --batch-size 32"
@@ -41,6 +42,12 @@ def run(main: Callable[[], None]) -> int:
         gone = isinstance(error, BrokenPipeError)
         exit_code = exit_code or (1 if gone else _complain(_file_trouble(error), 1))
     return exit_code
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the process at once: taking torch's libraries down again costs a second and 130 MB, and does nothing here."""
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _call(main: Callable[[], None]) -> int:
