@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from fmnist.layers import MEAN, STD, Dropout, Pixels
 
@@ -126,7 +125,7 @@ def _in_order(
     return norms | act | pooling
 
 
-class ResNet18(ResNet):
+class ResNet18(nn.Module):
     """torchvision's ResNet-18, untrained, with a first convolution of one channel and ten classes.
 
     Maps images, uint8 [B, 28, 28], to logits [B, 10]; 11,175,370 parameters. `mean` and `std` of the pixels, on the
@@ -134,15 +133,22 @@ class ResNet18(ResNet):
     """
 
     def __init__(self, mean: float = MEAN, std: float = STD, size: int = 28) -> None:
-        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=10)
-        first = self.conv1
-        self.conv1 = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False)
+        from torchvision.models import resnet18  # takes 170 MB, and only this network needs it
+
+        super().__init__()
         self.pixels = Pixels(mean, std, size)
+        network = resnet18(weights=None, num_classes=10)
+        for name, layer in network.named_children():
+            self.add_module(name, layer)
+        first = network.conv1
+        self.conv1 = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False)
         for block in self.layer4:  # whose maps have 2x2 pixels at the most, and one in the end
             block.conv1, block.conv2 = SmallMapConv2d(block.conv1), SmallMapConv2d(block.conv2)
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 [B, 28, 28] -> logits [B, 10]
-        return self._forward_impl(self.pixels(images))
+        maps = self.maxpool(self.relu(self.bn1(self.conv1(self.pixels(images)))))
+        maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))  # [B, 512, 1, 1]
+        return self.fc(torch.flatten(self.avgpool(maps), 1))
 
 
 class SmallMapConv2d(nn.Conv2d):

@@ -29,10 +29,6 @@ CAPTIONS = {
         "stands around the best epoch, whose weights were scored."
     ),
     "confusion": "Rows are true classes, columns predicted ones: whatever lies off the diagonal was confused.",
-    "reliability": (
-        "The accuracy of predictions made with about the same probability: on the diagonal, probabilities mean what "
-        "they say; below it, the network is overconfident."
-    ),
     "examples": (
         "Test images predicted correctly, on the left, and incorrectly, on the right, each with its true class, the "
         "prediction and its probability."
@@ -142,10 +138,6 @@ def _incorrect_examples(models: "list[Model]") -> str:
     return f"Some of the {_incorrect(models[0])} test images that {models[0]['title']} predicts incorrectly."
 
 
-def _reliability(models: "list[Model]") -> str:
-    return f"Accuracy of {_titles(models)} against the probability of its predictions; {_test(models)}."
-
-
 def _class_counts(statistics: Mapping[str, Any]) -> str:
     train, test = (
         _range([row[f"{part} images"] for row in statistics["classes"]], "{:,}".format) for part in ("training", "test")
@@ -184,7 +176,6 @@ OF_MODELS: "dict[str, Callable[[list[Model]], str]]" = {
     "examples": _examples,
     "correct": _correct_examples,
     "incorrect": _incorrect_examples,
-    "reliability": _reliability,
 }
 OF_DATA: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "class_counts": _class_counts,

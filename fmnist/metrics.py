@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import NotRequired, TypedDict  # of typing from Python 3.11 on; comes with torch
 
-from fmnist import statistics
-
 if TYPE_CHECKING:
     from fmnist.config import Network, Recipe
     from fmnist.data import FashionMNIST
@@ -194,6 +192,7 @@ def collect(
     """
     import torch
 
+    from fmnist import statistics  # with scipy.stats, which takes a second: not before the first training step
     from fmnist.exploration import figure_data
     from fmnist.exploration import statistics as summary
 
@@ -250,6 +249,8 @@ def best_on_validation(trained: dict[str, list[Trained]]) -> str | None:
 
 def _model(runs: list[Trained]) -> Model:
     """One network's part: its first seed in full, and what several seeds made of it."""
+    from fmnist import statistics
+
     first, network = runs[0], runs[0].network
     seeds: list[Seed] = [{"seed": run.network.training.seed, **run.summary, "epochs": run.epochs} for run in runs]
     measured = {key: [seed.get(key, first.cost.get(key)) for seed in seeds] for key in network.published}

@@ -1,7 +1,6 @@
-"""What a run found, for reading: the results table, report.html, and what --list says of the recipes.
+"""The results table with its verdicts and notes, and what --list says of the recipes.
 
-Made from the content of metrics.json and the networks' predictions; nothing is trained or drawn. Titles, class names,
-file names and notes come from outside: they are escaped on their way out. Imports nothing heavy, for --list's sake.
+Made from the content of metrics.json. Imports nothing heavy, for --list's sake.
 """
 
 import json

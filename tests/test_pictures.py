@@ -119,12 +119,58 @@ def test_layers_are_drawn_under_the_networks_title_and_files_prefix(network, tmp
     assert probabilities.sum() == pytest.approx(1)
 
 
-def test_photographs_do_not_overwrite_each_other(asked, network):
-    for name in ("a.jpg", "b.b.png", "ö" * 120 + ".jpg"):
-        album.draw_layers(asked, network, "CNN", Sample(IMAGES[0], name, IMAGES[1]))
-    kept = {"photograph_a.png", "photograph_b.b.png", f"photograph_{'ö' * 50}.png"}
-    assert asked.asked.keys() == LAYERS | {"photograph.png"} | kept
-    assert asked.asked["photograph_a.png"][0] == "a.jpg: prediction of CNN"
+@pytest.fixture
+def shown(monkeypatch, network, tmp_path):
+    """Shows the network a photograph, whose picture holds `content`, and returns the titles and files of the album."""
+    for figure in ("kernels_grid", "features_grid", "progression"):
+        monkeypatch.setattr(album.layers, figure, lambda *_, **__: None)
+
+    def show(file, content):
+        def draw(path, *_, title):
+            if content is None:
+                raise PermissionError(13, "it is used by another process", str(path))
+            path.write_text(content)
+
+        monkeypatch.setattr(album.layers, "photograph", draw)
+        pages = album.Album(tmp_path)
+        album.draw_layers(pages, network, "CNN", Sample(IMAGES[0], file, IMAGES[1]))
+        return [(title, path.name) for title, path in pages.pictures]
+
+    return show
+
+
+def test_photographs_do_not_overwrite_each_other(shown, tmp_path):
+    listed = shown("shirt.jpg", "a shirt")
+    assert listed[-1] == ("shirt.jpg: prediction of CNN", "photograph.png")
+    assert [name for _, name in listed].count("photograph.png") == 1
+    for file, content in (
+        ("shirt.jpg", "a shirt of another folder"),
+        ("shirt.jpg", "a third shirt"),
+        ("shirt.jpg", "a shirt of another folder"),
+        ("shirt.png", "a drawn shirt"),
+        ("b.b.png", "a boot"),
+        ("ö" * 120 + ".jpg", "umlauts"),
+        ("a." + "x" * 250, "no ending"),
+    ):
+        shown(file, content)
+        assert (tmp_path / "photograph.png").read_text() == content
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir() if path.name != "photograph.png"}
+    assert kept == {
+        "photograph_shirt.jpg.png": "a shirt",
+        "photograph_shirt.jpg_2.png": "a shirt of another folder",
+        "photograph_shirt.jpg_3.png": "a third shirt",
+        "photograph_shirt.png.png": "a drawn shirt",
+        "photograph_b.b.png.png": "a boot",
+        f"photograph_{'ö' * 46}.jpg.png": "umlauts",
+        f"photograph_a.{'x' * 9}.png": "no ending",
+    }
+
+
+def test_of_a_photograph_that_could_not_be_drawn_nothing_is_kept(shown, tmp_path):
+    shown("shirt.jpg", "a shirt")
+    listed = shown("boot.jpg", None)
+    assert not [name for _, name in listed if name.startswith("photograph")]
+    assert {path.name for path in tmp_path.iterdir()} == {"photograph.png", "photograph_shirt.jpg.png"}
 
 
 @pytest.mark.parametrize(

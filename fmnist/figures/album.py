@@ -1,6 +1,7 @@
 """Which figures a run leaves behind, and from which of its numbers each is drawn."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fmnist.evaluation import Predictions
 from fmnist.exploration import Exploration
 from fmnist.figures import comparisons, curves, layers, predictions
 from fmnist.figures import dataset as dataset_figures
+from fmnist.files import atomic_write
 from fmnist.metrics import Metrics, Model
 
 # What a recipe may ask for besides the figures that every recipe has.
@@ -24,7 +26,8 @@ EXTRA = {
     "layers": "kernels and activation maps of every convolutional network",
     "best layers": "the same of the network that is best on the validation images",
 }
-LONGEST_STEM = 50  # characters of a photograph's name that its pictures keep: with them no file name is too long
+# Characters of a photograph's name, and of its ending, that its picture keeps: with them no file name is too long.
+LONGEST_NAME, LONGEST_ENDING = 50, 10
 
 
 class Album:
@@ -35,8 +38,8 @@ class Album:
         self.prefix = prefix  # of the files' names
         self.pictures: list[tuple[str, Path]] = []  # title and place of each
 
-    def add(self, file: str, title: str, figure: Callable, *content: Any, **how: Any) -> None:
-        """Let `figure` draw `content` under `title`.
+    def add(self, file: str, title: str, figure: Callable, *content: Any, **how: Any) -> bool:
+        """Let `figure` draw `content` under `title`; return whether it is there.
 
         A picture that a viewer holds open cannot be replaced on Windows: it is named and left as it was.
         """
@@ -45,8 +48,32 @@ class Album:
             figure(path, *content, title=title, **how)
         except PermissionError:
             print(f"{path} cannot be replaced and stays as it was; close the program that shows it, then run again")
-        else:
-            self.pictures.append((title, path))
+            return False
+        self.pictures.append((title, path))
+        return True
+
+    def keep(self, file: str, name: str) -> None:
+        """Copy the picture `file` to NAME.png, or NAME_2.png and so on, which later pictures leave alone.
+
+        The first of these that is free, unless one before it is the same picture.
+        """
+        content = (self.folder / f"{self.prefix}{file}").read_bytes()
+        numbered = (f"{self.prefix}{name}_{number}.png" for number in count(2))
+        for path in map(self.folder.joinpath, chain([f"{self.prefix}{name}.png"], numbered)):
+            if not path.exists():
+                with atomic_write(path) as copy:
+                    copy.write(content)
+                return
+            if _holds(path, content):
+                return
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether the file has this content; not if another program keeps it from being read."""
+    try:
+        return path.read_bytes() == content
+    except PermissionError:
+        return False
 
 
 # The data set
@@ -133,10 +160,15 @@ def draw_layers(album: Album, model: nn.Module, title: str, sample: Sample, laye
     album.add("progression.png", about, layers.progression, sample.pixels, drawn, probabilities)
     if sample.photograph is not None:
         about, content = f"{sample.title}: prediction of {title}", (sample.photograph, sample.pixels, probabilities)
-        # The next photograph takes the first name and leaves the second.
-        for file in ("photograph.png", f"photograph_{Path(sample.title).stem[:LONGEST_STEM]}.png"):
-            album.add(file, about, layers.photograph, *content)
+        if album.add("photograph.png", about, layers.photograph, *content):
+            album.keep("photograph.png", f"photograph_{_shortened(sample.title)}")
     return probabilities
+
+
+def _shortened(file: str) -> str:
+    """The name of a file, with its ending, in no more than 50 characters."""
+    stem, ending = Path(file).stem, Path(file).suffix[:LONGEST_ENDING]
+    return stem[: LONGEST_NAME - len(ending)] + ending
 
 
 def choose_stage(title: str, stages: Sequence[activations.Stage], layer: str | None) -> activations.Stage:

@@ -4,7 +4,7 @@ Every function writes one PNG, whole or not at all, and returns its Figure. `mod
 network was trained from several seeds, its curve is their mean, in a band from the smallest value to the largest.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ def accuracy_curves(path: Path | str, models: Mapping[str, Model], title: str) -
         groups = []
         for name, model in models.items():
             _curve(axes, model, "train_accuracy", own[name])
-            _curve(axes, model, "validation_accuracy", own[name], linestyle=VALIDATION)
+            _curve(axes, model, "validation_accuracy", own[name])
             star = _star(axes, model, own[name].color)
             groups.append([*_lines(model, "accuracy", own[name]), star])
         _mark_whole_numbers(axes)
@@ -145,7 +145,7 @@ def _losses(axes: Axes, model: Model, look: Look, by_step: bool) -> None:
     """Draw the losses of one network, by epoch or by step."""
     if not by_step:
         _curve(axes, model, "train_loss", look)
-        _curve(axes, model, "validation_loss", look, linestyle=VALIDATION)
+        _curve(axes, model, "validation_loss", look)
         return
     runs, steps = _runs(model), _steps(model)
     within = _aligned([[part for epoch in run for part in epoch["train_loss_by_step"]] for run in runs])
@@ -154,22 +154,28 @@ def _losses(axes: Axes, model: Model, look: Look, by_step: bool) -> None:
     axes.plot(middles, _mean(within), color=look.color, linewidth=0.8)
     # The training loss is the mean over an epoch: it stands in the epoch's middle.
     _curve(axes, model, "train_loss", look, along=lambda epochs: (epochs - 0.5) * steps)
-    _curve(axes, model, "validation_loss", look, along=lambda epochs: epochs * steps, linestyle=VALIDATION)
+    _curve(axes, model, "validation_loss", look, along=lambda epochs: epochs * steps)
 
 
-def _curve(axes: Axes, model: Model, key: str, look: Look, along=lambda epochs: epochs, linestyle="-") -> None:
-    """Draw one value per epoch, if there are any; the markers thin out where epochs are many."""
+def _curve(
+    axes: Axes, model: Model, key: str, look: Look, along: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> None:
+    """Draw one value per epoch, if there are any, at `along` of the epochs; validation dashed.
+
+    The markers thin out where epochs are many.
+    """
     values = _values(model, key)
     if not np.isfinite(values).any():
         return
     epochs = along(np.arange(1, values.shape[1] + 1))
     every = -(-len(epochs) // 25)
-    axes.plot(epochs, _mean(values), linestyle=linestyle, markevery=every, **look._asdict())
+    is_validation = key.startswith("validation")
+    axes.plot(epochs, _mean(values), linestyle=VALIDATION if is_validation else "-", markevery=every, **look._asdict())
     if len(values) > 1:
         known = np.ma.masked_invalid(values)
         low, high = (edge.filled(np.nan) for edge in (known.min(axis=0), known.max(axis=0)))
         axes.fill_between(epochs, low, high, color=look.color, alpha=0.2, linewidth=0)
-    elif key.startswith("validation") and (best := _best(model["epochs"])):
+    elif is_validation and (best := _best(model["epochs"])):
         axes.plot(epochs[best[0] - 1], values[0, best[0] - 1], color=look.color, **RING)
 
 
@@ -199,7 +205,7 @@ def _mark_whole_numbers(axes: Axes) -> None:
 # Legends
 
 
-def _entry(look: Look, label: str, linestyle="-") -> Line2D:
+def _entry(look: Look, label: str, linestyle: str | tuple[int, tuple[int, ...]] = "-") -> Line2D:
     return Line2D([], [], linestyle=linestyle, label=label, **look._asdict())
 
 
