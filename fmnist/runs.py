@@ -210,9 +210,10 @@ class Run:
 
 def note_drawn(folder: Path, names: list[str]) -> None:
     """Let pictures that were drawn of a run in `folder` later go with it when another of equal settings replaces it."""
-    path = Path(folder) / "checkpoints" / "run.json"
+    finished, kept = (Path(folder) / name / "run.json" for name in ("checkpoints.finished", "checkpoints"))
+    path = finished if finished.exists() else kept  # another run may be under way, whose pictures these are not
     notes = _read(path)
-    if notes is not None:
+    if notes is not None and notes["files"]:
         write_json(path, notes | {"drawn": sorted({*notes.get("drawn", []), *names})})
 
 
