@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def experiment(asked: argparse.Namespace, folder: Path) -> None:
     """Load, train, evaluate, draw, report: one run of a recipe into `folder`."""
-    from fmnist import data, device, runs
+    from fmnist import data, device, page, runs
 
     run = runs.Run(folder, asked.resume, options.asked_for(asked))
     recipe = options.changed(RECIPES[asked.recipe], run.options).checked()
@@ -65,6 +65,7 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
             trained[network.name].append(train(network, recipe, dataset, machine, run))
         metrics = present(recipe, trained, dataset, machine, run.results)
         run.finish()
+        page.add_figures(folder / "report.html", run.drawn())
     except Stopped as stop:
         stop.advice = f"every finished epoch is saved; to go on: {how_to_resume(asked)}"
         raise

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         probabilities = album.draw_layers(drawn, model, content["title"], sample, asked.layer)
         if weights.parent.resolve() == folder.resolve():  # else the report is of another network
             page.add_figures(folder / "report.html", drawn.pictures)
-            runs.note_drawn(folder, [path.name for _, path in drawn.pictures])
+            runs.note_drawn(folder, drawn.pictures)
     likeliest = ", ".join(f"{content['classes'][c]} {probabilities[c]:.1%}" for c in (-probabilities).argsort()[:3])
     print(f"{content['title']}, {sample.title}: {likeliest}")
     print(f"{', '.join(path.name for _, path in drawn.pictures)} are in {folder}")

@@ -34,7 +34,7 @@ def trace(model: nn.Module, pixels: np.ndarray) -> tuple[list[Stage], np.ndarray
 
     def record(name: str):
         def hook(module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            if output.dim() == 4:
+            if isinstance(output, Tensor) and output.dim() == 4:
                 calls[name] = calls.get(name, 0) + 1
                 called = name + (f" ({calls[name]})" if calls[name] > 1 else "")
                 before = stages[-1].source if stages else ""

@@ -94,13 +94,17 @@ def load_weights(path: Path) -> dict[str, Any]:
     except Damaged as error:
         raise Refused(f"{error}; train it anew or name another file with --weights") from None
     if "learner" in content:
-        weights = f"{path.name.rpartition('-seed')[0]}.pth"
+        weights = f"{path.name.rpartition('-seed')[0] or 'NAME'}.pth"
         raise Refused(
             f"{path} is a checkpoint of a training; name the weights of its run, {weights} beside checkpoints/"
         )
     texts, state = [content.get(key) for key in ("model", "title", "recipe", "release")], content.get("state_dict")
     named = content.get("classes") == list(CLASSES)
-    if not (named and all(isinstance(text, str) for text in texts) and isinstance(content.get("config"), dict)):
+    if not (
+        named
+        and all(isinstance(text, str) and text.isprintable() for text in texts)
+        and isinstance(content.get("config"), dict)
+    ):
         raise Refused(f"{path} was not written by this version of the program; train it anew")
     if not isinstance(state, dict):
         raise Refused(f"{path} holds no weights of a network; name another file with --weights")
@@ -114,7 +118,8 @@ def _is_finite(value: Any) -> bool:
     """Whether `value` is a tensor of finite numbers, and all of them are there."""
     try:
         # A few bytes in a crafted file may pose as a tensor of any size, all of whose places are the same.
-        whole = value.layout == torch.strided and value.untyped_storage().nbytes() >= value.nbytes
+        plain = value.layout == torch.strided and not value.is_neg() and not value.is_conj()
+        whole = plain and value.untyped_storage().nbytes() >= value.nbytes
         return bool(whole and value.isfinite().all())
     except (AttributeError, RuntimeError):  # not a tensor, or of a kind that cannot be computed with
         return False
@@ -175,7 +180,9 @@ def apply_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], path: 
         if key in state and _in_words(state[key]) != _in_words(own[key])
     ]
     if faults:
-        raise Refused(f"{path} does not fit this network: {', '.join(faults)}; name the weights of this network")
+        more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
+        told = ", ".join([*faults[:10], *more])
+        raise Refused(f"{path} does not fit this network: {told}; name the weights of this network")
     model.load_state_dict(state, assign=True)
 
 

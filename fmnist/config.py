@@ -118,7 +118,7 @@ class Network:
         seed = {"seed": self.training.seed} if "seed" in self.parameters else {}  # of one that draws without torch
         try:
             return import_class(self.class_path)(**self.arguments, **seed)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if self.is_users_own and not isinstance(error, MemoryError):
                 raise Refused(f"{self.class_path}: cannot be built ({_in_words(error)})") from None
             if isinstance(error, ValueError):
@@ -154,8 +154,11 @@ class Network:
             raise Refused(f"{self.class_path}: has no weights to train")
         if self.training.batch_size > 1 and not self.is_users_own:
             return  # the recipes' own networks take such images; asking a network on the meta device costs 150 MB
+        if not all(map(torch.is_tensor, model.state_dict().values())):
+            raise Refused(f"{self.class_path}: its state holds more than tensors; leave out get_extra_state")
         images = torch.zeros(min(2, self.training.batch_size), 28, 28, dtype=torch.uint8, device=weights[0].device)
-        self._check_logits(model, images)
+        for is_training in (True, False):
+            self._check_logits(model.train(is_training), images)
 
     def _check_logits(self, model: Any, images: Any) -> None:
         """Raise Refused if `model` cannot make logits [B, 10] of `images`."""
@@ -225,6 +228,7 @@ class Recipe:
     baseline: str = ""  # the network that each other is compared with; without one it is the network before it
     notes: tuple[str, ...] = ()  # printed below the results
     findings: tuple[str, ...] = ()  # of whole runs; printed too, unless options have made it another experiment
+    is_published: bool = True  # whether its networks are trained as published, and not by settings of the user's own
 
     def checked(self) -> "Recipe":
         """Return this recipe. Raises Refused, in words, if the settings of one of its networks make none."""

@@ -1,6 +1,5 @@
 """How a network takes a step: with PyTorch, its optimizers and schedules, or by a backward pass of its own in NumPy."""
 
-import copy
 import math
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -144,9 +143,9 @@ def multiply_adds(model: nn.Module) -> int:
     """Count the multiply-adds of scoring one image."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    image = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    image = torch.zeros(1, 28, 28, dtype=torch.uint8, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        copy.deepcopy(model).cpu().eval()(image)
+        model.eval()(image)
     return counter.get_total_flops() // 2  # it counts a multiply-add as two operations
 
 

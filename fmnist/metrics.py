@@ -197,6 +197,7 @@ def collect(
     from fmnist.exploration import statistics as summary
 
     evaluations = {name: [run.evaluation for run in runs] for name, runs in trained.items()}
+    judged = recipe.is_published and dataset.release == "current"  # else the figures are of another experiment
     metrics: Metrics = {
         "recipe": recipe.name,
         "title": recipe.title,
@@ -209,7 +210,7 @@ def collect(
         **_provenance(),
         "release": dataset.release,
         "data": {"source": dataset.source},
-        "models": {name: _model(runs) for name, runs in trained.items()},
+        "models": {name: _model(runs, judged) for name, runs in trained.items()},
         "best": best_on_validation(trained),
         "comparisons": statistics.compare(recipe.pairs, evaluations),
         "columns": list(recipe.columns),
@@ -247,13 +248,13 @@ def best_on_validation(trained: dict[str, list[Trained]]) -> str | None:
     return max(chosen, key=lambda name: chosen[name]["validation_accuracy"], default=None)
 
 
-def _model(runs: list[Trained]) -> Model:
-    """One network's part: its first seed in full, and what several seeds made of it."""
+def _model(runs: list[Trained], judged: bool) -> Model:
+    """One network's part: its first seed in full, what several seeds made of it, and verdicts on what is published."""
     from fmnist import statistics
 
     first, network = runs[0], runs[0].network
     seeds: list[Seed] = [{"seed": run.network.training.seed, **run.summary, "epochs": run.epochs} for run in runs]
-    measured = {key: [seed.get(key, first.cost.get(key)) for seed in seeds] for key in network.published}
+    measured = {key: [seed.get(key, first.cost.get(key)) for seed in seeds] for key in network.published if judged}
     model: Model = {
         "title": network.title,
         "change": network.change,

@@ -193,7 +193,7 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         elif name in NETWORK_OPTIONS:
             recipe = _with_argument(recipe, name, value)
     _check_honoured(recipe, options)
-    return replace(recipe, notes=(*recipe.notes, *findings, *notes))
+    return replace(recipe, notes=(*recipe.notes, *findings, *notes), is_published=not own)
 
 
 def _chosen(recipe: Recipe, models: list[str] | None) -> Recipe:

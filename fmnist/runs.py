@@ -12,15 +12,18 @@ So whoever looks into RECIPE sees the results of one run, never of two, and a ru
 a kill cuts short between .finished and the end, the next run in this folder does first.
 """
 
+import hashlib
 import itertools
 import json
+import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fmnist.checkpoints import Checkpoints
 from fmnist.config import LENGTH_MATTERS, TrainConfig
-from fmnist.errors import Refused
+from fmnist.errors import Failed, Refused
 from fmnist.files import write_json
 from fmnist.metrics import Metrics
 from fmnist.options import NEVER_REMEMBERED, option, read_again
@@ -111,25 +114,30 @@ class Run:
 
     def missing(self) -> list[str]:
         """The results of a finished run that are no longer there, or no longer what they were."""
-        lost = [name for name in self.notes["files"] if not (self.folder / name).is_file()]
-        return lost if self.metrics() or "metrics.json" in lost else [*lost, "metrics.json"]
+        return [name for name, digest in self.notes["files"].items() if _digest(self.folder / name) != digest]
 
-    def metrics(self) -> Metrics | None:
-        """The content of metrics.json; None if there is none that a run has written."""
-        metrics = _read_json(self.folder / "metrics.json")
-        return metrics if isinstance(metrics, dict) and Metrics.__required_keys__ <= metrics.keys() else None
+    def metrics(self) -> Metrics:
+        """The content of metrics.json, once it is known to be what the run has written."""
+        return json.loads((self.folder / "metrics.json").read_text("utf-8"))
+
+    def drawn(self) -> list[tuple[str, Path]]:
+        """Title and place of the pictures that kernel_vis.py has drawn of the run, and that are still there."""
+        places = [(title, self.folder / name) for name, title in self.notes.get("drawn", {}).items()]
+        return [(title, path) for title, path in places if path.is_file()]
 
     def start(self) -> None:
         """Make room for a new run beside the results of a finished one, or go on."""
+        if not self.resume and (self.kept / "run.json").exists() and not os.access(self.folder.parent, os.W_OK):
+            raise Refused(f"{self.folder.parent}: cannot be written, to keep the run before; name another --output-dir")
         shutil.rmtree(self.results, ignore_errors=True)
         if not self.resume:
             self._set_checkpoints_aside()
-            self.notes = {"format": FORMAT, "files": [], "finished": []}
+            self.notes = {"format": FORMAT, "files": {}, "finished": []}
             self.kept.mkdir()
         if not self.is_trained:
             if self.notes["files"]:  # more seeds: as the former run it is to be whole
                 shutil.copytree(self.kept, self.folder / "checkpoints.finished", dirs_exist_ok=True)
-            self.notes |= {"options": self.options, "trainings": self.trainings, "files": []}
+            self.notes |= {"options": self.options, "trainings": self.trainings, "files": {}}
         write_json(self.kept / "run.json", self.notes)
         self.results.mkdir()
 
@@ -154,14 +162,16 @@ class Run:
 
     def finish(self) -> None:
         """Put the results in their place: what is missing of a finished run, else all, for those of the run before."""
-        files = sorted(path.name for path in self.results.iterdir())
+        files = {path.name: _digest(path) for path in sorted(self.results.iterdir())}
         if self.is_trained:
             missing = self.missing()
-            for name in set(files) - set(missing):
+            for name in files.keys() - set(missing):
                 (self.results / name).unlink()
             for path in self.results.iterdir():
                 _move(path, self.folder)
             self.results.rmdir()
+            made = {name: files[name] for name in missing if name in files}
+            write_json(self.kept / "run.json", self.notes | {"files": self.notes["files"] | made})
             print(f"made again, as they were missing: {', '.join(missing)}")
             return
         write_json(self.results / "run.json", self.notes | {"files": files, "finished": sorted(self.trainings)})
@@ -196,8 +206,9 @@ class Run:
         if finished.exists():
             finished.replace(aside / "checkpoints")
         notes = _read(aside / "checkpoints" / "run.json")
-        if notes is not None and notes["trainings"] == trainings:  # what it wrote goes; what is of others is kept
-            for name in [*notes["files"], *notes.get("drawn", [])]:
+        superseded = notes is not None and notes["trainings"] == trainings
+        if superseded:  # what it wrote goes; what is of others is kept
+            for name in [*notes["files"], *notes.get("drawn", {})]:
                 (aside / name).unlink(missing_ok=True)
             shutil.rmtree(aside / "checkpoints")
         if not any(aside.iterdir()):
@@ -205,20 +216,26 @@ class Run:
             return
         kept = _free(self.folder.with_name(f"{self.folder.name}.before"))
         aside.replace(kept)
-        print(f"what stood here before is kept whole in {kept}")
+        what = "files that the run before had not written are kept" if superseded else "the run before is kept whole"
+        print(f"{what} in {kept}")
 
 
-def note_drawn(folder: Path, names: list[str]) -> None:
-    """Let pictures that were drawn of a run in `folder` later go with it when another of equal settings replaces it."""
+def note_drawn(folder: Path, pictures: Iterable[tuple[str, Path]]) -> None:
+    """Let pictures (title, place) that were drawn of a run in `folder` later share its fate and stand in its report."""
     finished, kept = (Path(folder) / name / "run.json" for name in ("checkpoints.finished", "checkpoints"))
     path = finished if finished.exists() else kept  # another run may be under way, whose pictures these are not
     notes = _read(path)
     if notes is not None and notes["files"]:
-        write_json(path, notes | {"drawn": sorted({*notes.get("drawn", []), *names})})
+        drawn = {picture.name: title for title, picture in pictures}
+        write_json(path, notes | {"drawn": notes.get("drawn", {}) | drawn})
 
 
 def _move(path: Path, folder: Path) -> None:
     """Move a file into `folder`; one that a viewer holds open, on Windows, is named and stays where it was."""
+    if (folder / path.name).is_dir():
+        raise Failed(
+            f"{folder / path.name} is a folder, in the place of a file of the run: move it away, then --resume"
+        )
     try:
         path.replace(folder / path.name)
     except PermissionError:
@@ -240,9 +257,11 @@ def _read(path: Path) -> dict[str, Any] | None:
     """The content of a run.json, or None if there is none that this version of the program has written."""
     notes = _read_json(path)
     try:
-        names = [*notes["files"], *notes["finished"], *notes.get("drawn", [])]
+        files = notes["files"] | notes.get("drawn", {})
+        names = [*files, *notes["finished"]]
         groups = [group for training in notes["trainings"].values() for group in training.values()]
-        sound = notes["format"] == FORMAT and all(name == Path(name).name for name in names)  # in this folder
+        here = all(name == Path(name).name not in ("", "..") for name in names)  # and nowhere else
+        sound = notes["format"] == FORMAT and here
         sound = sound and all(isinstance(group, dict) for group in groups)
         return {**notes, "options": read_again(notes["options"])} if sound else None
     except (AttributeError, KeyError, TypeError, Refused):
@@ -255,6 +274,15 @@ def _read_certainly(path: Path) -> dict[str, Any]:
     if notes is None:
         raise Refused(f"{path} is damaged: move the folder {path.parent} away, and start anew")
     return notes
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a result, None if it is not there; of the report, which changes later, whether it is empty."""
+    if not path.is_file():
+        return None
+    if path.suffix == ".html":
+        return "empty" if path.stat().st_size == 0 else "written"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read_json(path: Path) -> Any:

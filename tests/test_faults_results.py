@@ -30,7 +30,7 @@ def visible(folder: Path) -> dict[str, bytes]:
 
 def listed(folder: Path) -> list[str]:
     """The results that the run in `folder` says it has left."""
-    return json.loads((folder / "checkpoints" / "run.json").read_text())["files"]
+    return list(json.loads((folder / "checkpoints" / "run.json").read_text())["files"])
 
 
 @pytest.fixture(scope="module")
@@ -171,13 +171,18 @@ def test_what_a_finished_run_has_lost_is_made_again_without_training(bench, fini
     lost = ["cnn.pth", "ffn_confusion.png", "ffn_report.txt", "metrics.json", "report.html"]
     for name in lost:
         (output / "classic" / name).unlink()
+    (output / "classic" / "cnn.pth").write_bytes(b"damaged")
+    (output / "classic" / "report.html").write_bytes(b"")
     done = child.run(**with_pictures(bench, output, "--resume", patches=(NO_TRAINING,)))
     assert done.returncode == 0, done.stderr
     assert f"made again, as they were missing: {', '.join(lost)}" in done.stdout
     ours, theirs = child.snapshot(output), child.snapshot(finished)
     assert ours.keys() == theirs.keys()
     differ = {name for name in ours if ours[name] != theirs[name]}
-    assert differ <= {"classic/metrics.json", "classic/report.html"}  # they say when, and by which command
+    of_their_time = {"classic/metrics.json", "classic/report.html", "classic/checkpoints/run.json"}
+    assert differ <= of_their_time  # they say when, and by which command
+    figures = [files["classic/report.html"].count(b"<figure") for files in (ours, theirs)]
+    assert figures[0] == figures[1], "what kernel_vis.py had drawn is in the report again"
     ours, theirs = (json.loads(files["classic/metrics.json"]) for files in (ours, theirs))
     assert {key for key in ours if ours[key] != theirs[key]} <= TIMES
     assert "finished" in resumed(bench, output).stdout

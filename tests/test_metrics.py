@@ -18,6 +18,7 @@ from fmnist.data import FashionMNIST
 from fmnist.device import Machine
 from fmnist.evaluation import Evaluation, Predictions
 from fmnist.files import plain
+from fmnist.options import changed
 from recipes import RECIPES
 from tests.helpers import tiny
 
@@ -50,8 +51,8 @@ def trained(network, seed: int, history: list[dict], best: int | None = None, ac
     return metrics.Trained(network.with_seed(seed), history, best, scored(accuracy), cost)
 
 
-def collect(runs: dict[str, list], explored=None) -> metrics.Metrics:
-    return metrics.collect(CLASSIC, runs, DATASET, MACHINE, explored)
+def collect(runs: dict[str, list], explored=None, dataset=DATASET, recipe=CLASSIC) -> metrics.Metrics:
+    return metrics.collect(recipe, runs, dataset, MACHINE, explored)
 
 
 def both(seeds=(4, 5)) -> dict[str, list]:
@@ -82,8 +83,14 @@ def test_the_commit_is_that_of_the_program(monkeypatch, tmp_path):
     assert collect(both())["commit"] == "", "there is no git"
 
 
+def test_what_is_published_is_judged_by_the_same_experiment_alone():
+    own = changed(CLASSIC, {"epochs": 2})
+    other_data, other_settings = collect(both()), collect(both(), None, DATASET._replace(release="current"), own)
+    assert other_data["models"]["cnn"]["reproduction"] == other_settings["models"]["cnn"]["reproduction"] == {}
+
+
 def test_what_is_said_of_a_network_from_several_seeds():
-    collected = collect(both())
+    collected = collect(both(), dataset=DATASET._replace(release="current"))
     cnn, network = collected["models"]["cnn"], CLASSIC.networks[1]
     first = scored(0.68)
     assert (cnn["title"], cnn["published"]) == (network.title, network.published)

@@ -136,7 +136,7 @@ def test_of_a_finished_run_of_equal_settings_what_others_put_there_is_kept(folde
 
 def test_pictures_drawn_of_a_run_go_when_another_of_equal_settings_replaces_it(folder):
     (folder / "kernels_grid.png").write_text("of the network that was here")
-    note_drawn(folder, ["kernels_grid.png"])
+    note_drawn(folder, [("CNN: kernels", folder / "kernels_grid.png")])
     whole_run(folder, A)
     assert is_whole(folder, A)
     assert [path.name for path in folder.parent.iterdir()] == ["classic"]
@@ -401,7 +401,7 @@ def test_more_seeds_are_trained_beside_those_that_are_finished(folder):
 
 
 def crafted(key: str, value) -> dict:
-    notes = {"format": 1, "options": {}, "trainings": A, "files": [], "finished": []}
+    notes = {"format": 1, "options": {}, "trainings": A, "files": {}, "finished": []}
     return notes | {key: value}
 
 

@@ -149,6 +149,8 @@ def draw_layers(album: Album, model: nn.Module, title: str, sample: Sample, laye
     layer, or no convolution.
     """
     stages, probabilities = activations.trace(model, sample.pixels)
+    if not all(np.isfinite(values).all() for values in (probabilities, *(stage.maps for stage in stages))):
+        raise Refused(f"{title}: its weights make no finite numbers of this image; train it anew")
     shown = choose_stage(title, stages, layer)
     kernels = activations.module_of(model, shown.source).weight.detach().cpu().numpy()
     own = kernels.mean(axis=1) if shown.name == shown.source else None
