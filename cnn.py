@@ -2,13 +2,15 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fmnist.layers import MEAN, STD, Dropout, Pixels
 
-ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
+ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": partial(nn.LeakyReLU, 0.1)}  # its slope below zero
 POOLS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
 
@@ -52,11 +54,11 @@ class CNN(nn.Module):
         kernels: Sequence[int] = (32, 64),
         kernel_size: int = 3,
         padding: int | Sequence[int] | None = None,
-        pool: str = "max",
+        pool: Literal["max", "avg", "stride"] = "max",
         pool_after: Sequence[int] | None = None,
         dense: Sequence[int] = (128,),
-        activation: str = "relu",
-        norm: str | None = None,
+        activation: Literal["relu", "leaky_relu"] = "relu",
+        norm: Literal["before", "after"] | None = None,
         dense_norm: bool = False,
         conv_dropout: float = 0.0,
         dropout: float = 0.25,

@@ -4,6 +4,8 @@
     python fashionmnist.py --list                      which recipes there are
     python fashionmnist.py --hidden 512 256 --epochs 5
     python fashionmnist.py --network my_net.py:Net     your own network in place of the recipe's
+    python fashionmnist.py --models ffn --vary hidden=64,256 lr=3e-4,1e-3    a study: every combination
+    python fashionmnist.py --compare outputs/a outputs/b                     finished runs side by side
     python fashionmnist.py --resume                    go on with a run that was stopped
 
 Everything is written to outputs/RECIPE/; `python kernel_vis.py` then shows what the CNN has learnt.
@@ -21,11 +23,11 @@ from fmnist.files import locked
 from recipes import RECIPES
 
 if TYPE_CHECKING:  # torch takes seconds to import: functions import what needs it, once the options are known good
-    from fmnist.config import Network, Recipe
+    from fmnist.config import Recipe
     from fmnist.data import FashionMNIST
     from fmnist.device import Machine
-    from fmnist.metrics import Metrics, Trained
-    from fmnist.runs import Run
+    from fmnist.metrics import Metrics
+    from fmnist.trials import Trial
 
 HERE = Path(__file__).resolve().parent
 
@@ -35,35 +37,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parse_arguments(argv)
     if asked.list:
         print(report.listing(RECIPES.values()))
+    elif asked.compare:
+        compare(asked)
     else:
-        with locked(asked.output_dir / asked.recipe) as folder:
+        with locked(options.run_folder(asked, RECIPES)) as folder:
             experiment(asked, folder)
 
 
 def experiment(asked: argparse.Namespace, folder: Path) -> None:
     """Load, train, evaluate, draw, report: one run of a recipe into `folder`."""
-    from fmnist import data, device, page, runs
+    from fmnist import data, device, page, runs, studies, trials, workers
 
-    run = runs.Run(folder, asked.resume, options.asked_for(asked))
+    run = runs.Run(folder, asked.resume, options.asked_for(asked), asked.says_what)
     recipe = options.changed(RECIPES[asked.recipe], run.options).checked()
-    machine = device.set_up(run.options, any(network.is_torch for network in recipe.networks))
+    seeds = run.options.get("seeds", 1)
+    networks = [*recipe.trainings(seeds), *recipe.auditors]
+    threads = run.threads or workers.threads(run.options, len(networks))
+    machine = device.set_up(run.options, any(network.is_torch for network in networks), threads)
     print(f"{recipe.name}: {recipe.title}, on {machine}, into {folder}")
     dataset = data.load(asked.data_dir).to(machine.device)
-    for network in recipe.networks:
-        data.training_data(dataset, network.training.validation, network.training.seed)  # refused now, if at all
-    trainings = recipe.trainings(run.options.get("seeds", 1))
-    common = {"machine": machine.settings, "data": {"training data": dataset.digest()}}
-    run.plan({network.run_name: {**network.settings, **common} for network in trainings})
+    planned = trials.plan(recipe, seeds, dataset, machine, run.kept)
+    run.plan({trial.name: trial.settings for trial in planned})
     if run.is_finished():
         print(f"this run is finished: {folder}\n\n{report.results_table(run.metrics())}")
         return
 
+    if recipe.study and not run.resume:
+        print(studies.plan(recipe, seeds, dataset, machine))
     run.start()
     try:
-        trained: dict[str, list[Trained]] = {network.name: [] for network in recipe.networks}
-        for network in trainings:
-            trained[network.name].append(train(network, recipe, dataset, machine, run))
-        metrics = present(recipe, trained, dataset, machine, run.results)
+        workers.train_all(planned, dataset, run.options, folder)
+        keep_weights(planned, run.results)
+        metrics = present(recipe, planned, dataset, machine, run.results)
         run.finish()
         page.add_figures(folder / "report.html", run.drawn())
     except Stopped as stop:
@@ -73,44 +78,46 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
     print(f"everything is in {folder}; open {folder / 'report.html'} in a browser")
 
 
-def train(network: "Network", recipe: "Recipe", dataset: "FashionMNIST", machine: "Machine", run: "Run") -> "Trained":
-    """Train `network`, or what is left of its training, and score it on the test images, once."""
-    from fmnist import checkpoints, data, device, evaluation, learners, metrics, training
+def compare(asked: argparse.Namespace) -> None:
+    """Set finished runs beside each other, from what their trials have stored."""
+    place = options.comparison_folder(asked, RECIPES)
+    from fmnist import comparison, comparison_page, data, files
 
-    config = network.training
-    training_data = data.training_data(dataset, config.validation, config.seed)
-    steps = config.epochs * training.steps_per_epoch(len(training_data.train_indices), config.batch_size)
-    learner = learners.make_learner(network.build(), config, machine, steps)
-    kept = run.checkpoints(network.run_name)
-    progress = training.resume(learner, kept) if run.resume else training.Progress()
-    done = len(progress.history)
-    finished = done >= config.epochs or training.is_stalled(progress.history, config.patience)
-    where = ", trained already" if finished else f", from epoch {done + 1}" if done else ""
-    print(f"{network.title}, seed {config.seed}{where}")
-    progress = training.fit(learner, training_data, config, kept, progress)
-    training.select(learner, progress)
-    best = training.selected_epoch(progress.history, config)
-    if best:
-        print(f"  epoch {best} is the best on validation: its weights are scored")
-    device.give_back_memory()
-    if not (run.results / f"{network.name}.pth").exists():  # of several seeds the first one's weights are kept
-        checkpoints.save_weights(run.results, network, recipe.name, learner.weights(), dataset.release)
-    scored = evaluation.evaluate(learner, dataset, training_data.train_indices)
-    return metrics.Trained(network, progress.history, best, scored, learner.cost())
+    compared = comparison.read(asked.compare, data.load(asked.data_dir))
+    content = comparison.content(compared)
+    told = comparison_page.tell(compared, content)
+    with locked(place) as folder:
+        files.write_json(folder / "comparison.json", content)
+        comparison.write_csv(folder / "comparison.csv", compared)
+        comparison_page.write(folder / "comparison.html", compared, told, data.CLASSES)
+    print(f"\n{comparison_page.table(told)}\n\nopen {folder / 'comparison.html'} in a browser")
+
+
+def keep_weights(planned: list["Trial"], folder: Path) -> None:
+    """Write NAME.pth of every network into `folder`: of several seeds the first one's weights are kept."""
+    from fmnist import checkpoints, trials
+
+    for first in {trial.network.name: trial for trial in reversed(planned) if trial.part is None}.values():
+        weights, temperature = trials.weights(first), trials.temperature(first)
+        checkpoints.save_weights(folder, first.network, first.recipe, weights, first.release, temperature)
 
 
 def present(
-    recipe: "Recipe", trained: dict[str, list["Trained"]], dataset: "FashionMNIST", machine: "Machine", folder: Path
+    recipe: "Recipe", planned: list["Trial"], dataset: "FashionMNIST", machine: "Machine", folder: Path
 ) -> "Metrics":
     """Write metrics.json, every picture and the reports into `folder`; return the content of metrics.json."""
-    from fmnist import checkpoints, exploration, files, metrics, page
+    from fmnist import checkpoints, exploration, files, metrics, page, study_results, trials
     from fmnist.data import CLASSES, test_image
     from fmnist.figures import album
 
-    explored = exploration.explore(dataset) if recipe.explores else None
+    trained = trials.read_all(planned, dataset)
+    explored = exploration.explore(dataset, trials.read_judgements(planned)) if recipe.explores else None
     collected = metrics.collect(recipe, trained, dataset, machine, explored)
     files.write_json(folder / "metrics.json", collected)
-    evaluations = {name: runs[0].evaluation for name, runs in trained.items()}
+    if recipe.study:
+        study_results.write_csv(folder / "study.csv", collected["models"])
+    shown = [collected["study"]["best"]] if recipe.study else trained  # of a study the best alone is looked into
+    evaluations = {name: trained[name][0].evaluation for name in shown}
     for name, evaluation in evaluations.items():
         files.write_text(folder / f"{name}_report.txt", evaluation.classification_report())
 
@@ -140,18 +147,24 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Train the networks of a recipe on Fashion-MNIST, score them, draw what they do, and report.",
     )
     add = parser.add_argument
-    add("recipe", nargs="?", default="classic", choices=RECIPES, help="the experiment to run [classic]")
+    add("recipe", nargs="?", choices=RECIPES, help="the experiment to run [classic]")
     add("--list", action="store_true", help="print the recipes and their networks, and exit")
-    add("--resume", action="store_true", help="go on with the run that was stopped in this output folder")
+    words = "go on with the run that was stopped in this output folder; with other words beside it, begin it if need be"
+    add("--resume", action="store_true", help=words)
+    options.add_compare(parser)
     options.add_folders(parser, HERE)
     options.add_experiment_options(parser)
-    return parser.parse_args(argv)
+    asked = parser.parse_args(argv)
+    asked.says_what = asked.recipe is not None or bool(options.asked_for(asked))
+    asked.recipe = asked.recipe or "classic"
+    return asked
 
 
 def how_to_resume(asked: argparse.Namespace) -> str:
     """The command that goes on with a run that was started by `asked`."""
     folders = (("--data-dir", asked.data_dir, "data"), ("--output-dir", asked.output_dir, "outputs"))
     elsewhere = [word for name, folder, usual in folders if folder != HERE / usual for word in (name, str(folder))]
+    elsewhere += ["--name", asked.name] if asked.name else []
     # The run remembers what it was begun with, but not yet what it was resumed with.
     words = options.as_words(options.asked_for(asked))
     return shlex.join(["python", "fashionmnist.py", asked.recipe, "--resume", *elsewhere, *words])

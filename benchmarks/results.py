@@ -1,7 +1,7 @@
 """Print what the whole runs that come with the program, in outputs/reference, measured.
 
     python -m benchmarks.results > docs/results.md    the page of results
-    python -m benchmarks.results --readme             the README's tables: of `classic`, and of all recipes
+    python -m benchmarks.results --readme             the README's table of all recipes
 
 No figure of these pages is typed.
 """
@@ -32,16 +32,41 @@ def page() -> str:
 
 
 def overview() -> str:
-    """The README's table: a row for each recipe that trains, with the test accuracies of its networks in per cent."""
+    """The README's table: a row for each recipe that trains, with the test accuracies of its networks in per cent.
+
+    A star marks those of a recipe that has changed since.
+    """
     rows = ["| Recipe | What it shows | Test %, published | measured |", "|---|---|---|---|"]
     for recipe in RECIPES.values():
         run = report.reference_run(report.REFERENCE / recipe.name)
         published = [_percent(network.published.get("test_accuracy")) for network in recipe.networks]
-        models = run["models"].values() if run else ()
-        measured = [_percent(model.get("mean", model)["test_accuracy"]) for model in models]
-        cells = (f"`{recipe.name}`", recipe.summary, ", ".join(published), ", ".join(measured))
+        models = run["models"] if run else {}
+        mark = "\\*" if run and changes_since(run, recipe) else ""
+        measured = [
+            f"{report.accuracy_text(models[network.name])}{mark}" if network.name in models else report.NOTHING
+            for network in recipe.networks
+        ]
+        cells = (f"`{recipe.name}`", recipe.summary, _listed(published), _listed(measured))
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def changes_since(run: Metrics, recipe: Recipe) -> list[str]:
+    """What of `recipe` has changed since `run`, in words: such as "v1: conv_dropout was not set, is 0.1"."""
+    if run["models"].keys() != {network.name for network in recipe.networks}:
+        return [f"the networks were {', '.join(run['models'])}"]
+    return [
+        f"{network.name}: {key} was {then.get(key, 'not set')}, is {now.get(key, 'not set')}"
+        for network in recipe.networks
+        for group, now in network.settings.items()
+        for then in [run["models"][network.name]["config"][group]]
+        for key in sorted(now.keys() | then.keys())
+        if now.get(key) != then.get(key)
+    ]
+
+
+def _listed(cells: list[str]) -> str:
+    return report.NOTHING if cells and set(cells) == {report.NOTHING} else ", ".join(cells)
 
 
 def _percent(fraction: float | None) -> str:
@@ -55,6 +80,8 @@ def section(recipe: Recipe, run: Metrics) -> str:
         f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {run['threads']} threads, {run['precision']}"
     )
     parts = [f"## `{recipe.name}`: {recipe.title}", f"{recipe.summary.capitalize()}.", f"{how}, {version}."]
+    if changes := changes_since(run, recipe):
+        parts.append(f"**A run of the recipe as it was; it has changed since:** {'; '.join(changes)}.")
     return "\n\n".join([*parts, report.results_table(run), *pictures(recipe.name, run)])
 
 
@@ -72,6 +99,6 @@ def pictures(name: str, run: Metrics) -> list[str]:
 
 if __name__ == "__main__":
     if "--readme" in sys.argv:
-        print(report.results_table(report.reference_run(report.REFERENCE / "classic")), overview(), sep="\n\n")
+        print(overview())
     else:
         print(page())

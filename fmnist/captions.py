@@ -7,6 +7,8 @@ networks a figure shows, as metrics.json has them; `statistics` is what it says 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fmnist.study_results import validation_accuracy
+
 if TYPE_CHECKING:
     from fmnist.metrics import Model
 
@@ -16,17 +18,27 @@ OVERFITS_VALIDATION = 1.05  # the last validation loss in lowest ones, the same
 CAPTIONS = {
     "loss": "Loss by epoch; dashed, on held-out images where there are some.",
     "loss_curves": (
-        "Loss of all networks on common axes; dashed, on held-out images where there are some. A training loss that "
-        "falls while the loss on other images rises means overfitting: the network grows more confident, also in its "
-        "errors, even where its accuracy still rises."
+        "Loss of all networks on common axes; dashed, on held-out images where there are some; crosses, as published. "
+        "A training loss that falls while the loss on other images rises means overfitting: the network grows more "
+        "confident, also in its errors, even where its accuracy still rises."
     ),
     "accuracy_curves": (
         "Accuracy of all networks on common axes: in training; dashed, on held-out images where there are some; as a "
         "star, on the test images, at the epoch whose weights were scored."
     ),
+    "accuracy_comparison": (
+        "Test accuracy of each network, of several seeds their mean and standard deviation. Where the networks combine "
+        "factors in every way: the effect of each factor, averaged over the others, and how far they depend on each "
+        "other, with 95 % intervals."
+    ),
+    "gains": "Test accuracy of each version, and what it gained over the one before.",
     "model_comparison": (
         "Loss and accuracy of all networks on common axes, on the training images and on held-out ones, where a ring "
         "stands around the best epoch, whose weights were scored."
+    ),
+    "study": (
+        "Accuracy on the images that were held out to select, for every value of what was varied; mean and standard "
+        "deviation where there are several seeds. The best of all is not always told from others: see the table."
     ),
     "confusion": "Rows are true classes, columns predicted ones: whatever lies off the diagonal was confused.",
     "examples": (
@@ -35,11 +47,25 @@ CAPTIONS = {
     ),
     "correct": "Test images predicted correctly, and the probability of each prediction.",
     "incorrect": "Test images predicted incorrectly: the true class, the prediction and its probability.",
+    "reliability": (
+        "On the dashed line a network is correct as often as its probabilities say; below it, it is overconfident. The "
+        "temperature that the logits are divided by changes no prediction, and is fitted on held-out training images."
+    ),
+    "audit_training": (
+        "Confident learning: of each class, as many images as networks that had not seen them surely put elsewhere, "
+        "those first whose label they believe least. Not every one is mislabelled: look, and judge."
+    ),
+    "audit_test": "The same of the test images, by the mean of five networks, none of which had seen any.",
+    "audit_pairs": "The nearest pairs of images among all training and test images.",
     "kernels_grid": (
         "The kernels of one convolution on one colour scale: each is a small pattern that the network looks for."
     ),
     "features_grid": "The feature maps of one image: strong where the kernel's pattern is found.",
     "progression": "Activations by layer, from the image to the class probabilities at the end.",
+    "explanation": (
+        "Why classes have their scores, by four methods: red pixels speak for the class of the row, blue ones against "
+        "it. The methods ask different questions, and where they disagree none of them is wrong."
+    ),
     "photograph": "The photograph, the image of 28 x 28 pixels that the network is given, and its prediction.",
 }
 
@@ -47,9 +73,13 @@ WITHOUT_NUMBERS = {
     "kernels_grid": "A grid of the kernels: negative weights blue, zero white, positive red.",
     "features_grid": "The image beside a grid of its feature maps: negative values blue, zero white, positive red.",
     "progression": "A row of activation maps for each layer, from the image at the top to ten bars, the probabilities.",
+    "explanation": "A row for each class, a column for each method: maps of what speaks for it, in red, or against it.",
     "photograph": "The photograph, beside it the image made of it, and ten bars, the probabilities of the classes.",
     "samples": "The first training images of each class, a row for each of the ten classes.",
     "class_means": "Ten blurred grey images, the mean training image of each class.",
+    "audit_training": "Training images whose labels look wrong, each with its number, label and prediction.",
+    "audit_test": "Test images whose labels look wrong, each with its number, label and prediction.",
+    "audit_pairs": "Pairs of images that look the same, each with its numbers, classes and distance.",
 }
 
 
@@ -121,8 +151,23 @@ def _costs(models: "list[Model]") -> str:
     )
 
 
+def _study(models: "list[Model]") -> str:
+    validated = sorted(models, key=lambda model: validation_accuracy(model).mean)
+    ends = [
+        f"{_percent(validation_accuracy(model).mean)} ({model['title']})" for model in (validated[0], validated[-1])
+    ]
+    return f"Mean validation accuracy of {len(models)} combinations: {' to '.join(ends)}."
+
+
 def _confusion(models: "list[Model]") -> str:
     return f"Confusion matrix of {_titles(models)}: {_correct(models[0])} of {_images(models[0])} on the diagonal."
+
+
+def _reliability(models: "list[Model]") -> str:
+    calibration = models[0]["calibration"]
+    errors = [_percent(calibration[key]) for key in ("ece", "ece_after")]
+    at = f"at temperature {_decimal(calibration['temperature'])}"
+    return f"Accuracy of {_titles(models)} by confidence: expected calibration error {errors[0]}; {at}, {errors[1]}."
 
 
 def _examples(models: "list[Model]") -> str:
@@ -172,7 +217,9 @@ OF_MODELS: "dict[str, Callable[[list[Model]], str]]" = {
     "model_comparison": _comparison,
     "gains": _gains,
     "cost": _costs,
+    "study": _study,
     "confusion": _confusion,
+    "reliability": _reliability,
     "examples": _examples,
     "correct": _correct_examples,
     "incorrect": _incorrect_examples,

@@ -1,6 +1,7 @@
 """Weights and checkpoints on disk: what others load, and what a stopped training goes on from."""
 
 import io
+import math
 import pickle
 import re
 import warnings
@@ -19,6 +20,7 @@ from fmnist.errors import Refused
 from fmnist.files import atomic_write
 
 FORMAT = 1
+FILE = re.compile(r"epoch(\d+)\.pt")
 KEPT = 2  # checkpoints per network: should the newest be damaged, the one before it serves
 
 
@@ -70,9 +72,17 @@ def _check_sums(path: Path) -> None:
 # Weights: NAME.pth
 
 
-def save_weights(folder: Path, network: Network, recipe: str, state: dict[str, torch.Tensor], release: str) -> None:
+def save_weights(
+    folder: Path,
+    network: Network,
+    recipe: str,
+    state: dict[str, torch.Tensor],
+    release: str,
+    temperature: float | None = None,
+) -> None:
     """Write NAME.pth: which `network` of which recipe it is, its settings, its `state` dict, on the CPU, and what is
-    needed elsewhere: the names of its ten outputs, and on which `release` of the data set it was trained.
+    needed elsewhere: the names of its ten outputs, on which `release` of the data set it was trained, and, where it is
+    known, the `temperature` that calibrates its probabilities: softmax(logits / temperature).
     """
     content = {
         "format": FORMAT,
@@ -83,6 +93,7 @@ def save_weights(folder: Path, network: Network, recipe: str, state: dict[str, t
         "classes": list(CLASSES),
         "release": release,
         "state_dict": {name: tensor.detach().cpu() for name, tensor in state.items()},
+        **({"temperature": temperature} if temperature else {}),
     }
     save(folder / f"{network.name}.pth", content)
 
@@ -94,14 +105,17 @@ def load_weights(path: Path) -> dict[str, Any]:
     except Damaged as error:
         raise Refused(f"{error}; train it anew or name another file with --weights") from None
     if "learner" in content:
-        weights = f"{path.name.rpartition('-seed')[0] or 'NAME'}.pth"
+        weights = f"{Path(path).resolve().parent.name.rpartition('-seed')[0] or 'NAME'}.pth"
         raise Refused(
             f"{path} is a checkpoint of a training; name the weights of its run, {weights} beside checkpoints/"
         )
     texts, state = [content.get(key) for key in ("model", "title", "recipe", "release")], content.get("state_dict")
     named = content.get("classes") == list(CLASSES)
+    temperature = content.get("temperature", 1.0)  # missing where no validation images were held out
     if not (
         named
+        and isinstance(temperature, float)
+        and 0 < temperature < math.inf
         and all(isinstance(text, str) and text.isprintable() for text in texts)
         and isinstance(content.get("config"), dict)
     ):
@@ -194,13 +208,13 @@ def _in_words(tensor: torch.Tensor) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one network's training: `FOLDER/NAME-epoch0007.pt` after its seventh epoch.
+    """The checkpoints of one network's training: `FOLDER/NAME/epoch0007.pt` after its seventh epoch.
 
     `settings` is what the training follows from: {group: {setting: value}}, of plain values.
     """
 
     def __init__(self, folder: Path, name: str, settings: dict[str, dict]) -> None:
-        self.folder, self.name, self.settings = Path(folder), name, settings
+        self.folder, self.settings = Path(folder) / name, settings
 
     def save(self, epoch: int, learner: dict[str, Any], history: list, best_state: dict[str, torch.Tensor]) -> None:
         """Keep the state after `epoch` epochs, with the weights of the best so far; then drop all but the last few."""
@@ -225,7 +239,7 @@ class Checkpoints:
         self._drop(older)
 
     def _path(self, epoch: int) -> Path:
-        return self.folder / f"{self.name}-epoch{epoch:04d}.pt"
+        return self.folder / f"epoch{epoch:04d}.pt"
 
     def _write(self, epoch: int, content: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -239,9 +253,13 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """The files there are, newest first."""
-        pattern = re.compile(rf"{re.escape(self.name)}-epoch(\d+)\.pt")
-        numbers = {path: int(match[1]) for path in self.folder.glob("*.pt") if (match := pattern.fullmatch(path.name))}
+        numbers = {path: int(match[1]) for path in self.folder.glob("*.pt") if (match := FILE.fullmatch(path.name))}
         return sorted(numbers, key=numbers.__getitem__, reverse=True)
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs after which the newest was written; 0 if there is none."""
+        return int(FILE.fullmatch(newest.name)[1]) if (newest := next(iter(self.paths()), None)) else 0
 
     def newest(self) -> dict[str, Any] | None:
         """Return the newest checkpoint that is sound, or None if there is none; warn of any that is not.

@@ -69,6 +69,9 @@ class Network:
     training: TrainConfig = TrainConfig()
     published: "Published" = field(default_factory=dict)  # keys as in metrics.json; accuracies as fractions
     change: str = ""  # what distinguishes it from the network before it
+    varied: Mapping[str, Any] = field(default_factory=dict)  # of a study: the settings of this combination
+    variant_of: str = ""  # of a study: the network that was varied
+    why: str = ""  # why that should help
 
     @property
     def run_name(self) -> str:
@@ -106,6 +109,11 @@ class Network:
         value = self.arguments.get(name, self.parameters[name].default)
         return list(value) if isinstance(value, tuple) else value
 
+    def setting(self, name: str) -> Any:
+        """The value of a training setting or of a constructor's argument."""
+        trained_by = name in TrainConfig.__dataclass_fields__
+        return getattr(self.training, name) if trained_by else self.argument(name)
+
     def with_seed(self, seed: int) -> "Network":
         """The same network, to be trained from another seed."""
         return replace(self, training=replace(self.training, seed=seed))
@@ -121,9 +129,9 @@ class Network:
         except (Exception, SystemExit) as error:
             if self.is_users_own and not isinstance(error, MemoryError):
                 raise Refused(f"{self.class_path}: cannot be built ({_in_words(error)})") from None
-            if isinstance(error, ValueError):
-                advice = "change --hidden, --kernels, --kernel-size or --pool"
-                raise Refused(f"{self.name}: {error}; {advice}") from None
+            if isinstance(error, ValueError) or (self.varied and isinstance(error, (ArithmeticError, RuntimeError))):
+                advice = "change --vary" if self.varied else "change --hidden, --kernels, --kernel-size or --pool"
+                raise Refused(f"{self.name}: {' '.join(str(error).split())}; {advice}") from None
             raise
 
     def outline(self) -> Any:
@@ -223,11 +231,14 @@ class Recipe:
     source: str = ""  # author and repository of what is published
     networks: tuple[Network, ...] = ()
     explores: bool = False  # whether the data set itself is examined
+    auditor: Network | None = None  # whose like, trained on parts of the data set, tell which labels look wrong
     figures: tuple[str, ...] = ()  # besides those of every recipe: see fmnist.figures.album.EXTRA
     columns: tuple[str, ...] = ()  # of the results table, besides those of every recipe: keys of metrics.json
     baseline: str = ""  # the network that each other is compared with; without one it is the network before it
+    factors: tuple[str, ...] = ()  # settings and arguments, of two values each, that the networks combine in every way
     notes: tuple[str, ...] = ()  # printed below the results
     findings: tuple[str, ...] = ()  # of whole runs; printed too, unless options have made it another experiment
+    study: Mapping[str, list[Any]] = field(default_factory=dict)  # settings that are varied, with all their values
     is_published: bool = True  # whether its networks are trained as published, and not by settings of the user's own
 
     def checked(self) -> "Recipe":
@@ -241,12 +252,30 @@ class Recipe:
         return [network.with_seed(network.training.seed + n) for network in self.networks for n in range(seeds)]
 
     @property
+    def auditors(self) -> list[Network]:
+        """The networks of an audit, each from a seed of its own; none where there is no audit."""
+        from fmnist.data import PARTS
+
+        return [self.auditor.with_seed(part) for part in range(PARTS)] if self.auditor else []
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
         """Names of the networks that are compared, two by two."""
         names = [network.name for network in self.networks]
         if self.baseline in names:
             return [(self.baseline, name) for name in names if name != self.baseline]
         return list(itertools.pairwise(names))
+
+    @property
+    def ends(self) -> tuple[str, str] | None:
+        """Names of the first and the last network, where each of three or more builds on the one before."""
+        builds_up = not self.baseline and len(self.networks) > 2 and all(network.change for network in self.networks)
+        return (self.networks[0].name, self.networks[-1].name) if builds_up else None
+
+    @property
+    def levels(self) -> dict[str, list[Any]]:
+        """The value of each factor in each of the networks, in their order."""
+        return {name: [network.setting(name) for network in self.networks] for name in self.factors}
 
     def differs_in(self, name: str) -> bool:
         """Whether networks of this recipe differ by design in the training setting or constructor argument `name`.

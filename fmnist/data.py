@@ -13,6 +13,7 @@ from fmnist import csv_files, download
 from fmnist.errors import Refused
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+PARTS = 5  # of the training images, for an audit: each is judged by a network that has learnt from the others
 MINIMUM = 2  # images to train on: batch norm takes the variance over a batch
 CSV_FILES = ("fashion-mnist_train.csv", "fashion-mnist_test.csv")
 
@@ -50,10 +51,15 @@ class FashionMNIST(NamedTuple):
         """Return the same data set with its tensors on `device`."""
         return FashionMNIST(*(tensor.to(device) for tensor in self[:4]), self.source, self.release)
 
-    def digest(self) -> str:
-        """Return the first digits of the SHA-256 of the training images and labels, in their order."""
-        content = hashlib.sha256(self.train_images.cpu().numpy().tobytes())
-        content.update(self.train_labels.cpu().numpy().tobytes())
+    def digests(self) -> dict[str, str]:
+        """Return the first digits of the SHA-256 of the images and labels, in their order, of each part of the set."""
+        parts = {"training data": self[:2], "test data": self[2:4]}
+        return {name: self._digest(*tensors) for name, tensors in parts.items()}
+
+    @staticmethod
+    def _digest(images: Tensor, labels: Tensor) -> str:
+        content = hashlib.sha256(images.cpu().numpy())
+        content.update(labels.cpu().numpy())
         return content.hexdigest()[:16]
 
 
@@ -73,15 +79,16 @@ def test_image(dataset: FashionMNIST, index: int) -> Sample:
     return Sample(dataset.test_images[index].cpu().numpy(), f"test image {index}, {true_class}")
 
 
-def load(data_dir: Path | str, log: Callable[[str], None] = print) -> FashionMNIST:
+def load(data_dir: Path | str, log: Callable[[str], None] = print, fetch: bool = True) -> FashionMNIST:
     """Return the data set from the first source that has it unaltered, and log which one that was.
 
     The order: `data_dir` (idx files, plain or gzipped, or the CSV pair), Debian's system copy, torchvision's
-    download, Debian's package; see `fmnist.download`. Raises Refused, naming every source and why it failed, if none
-    has it, and if the training images are of one release and the test images of another.
+    download, Debian's package; see `fmnist.download`. Without `fetch` the last two are left out. Raises Refused,
+    naming every source and why it failed, if none has it, and if the training images are of one release and the test
+    images of another.
     """
     folder = Path(data_dir)
-    tensors, place = _read_csv(folder) if _has_csv(folder) else _read_idx(folder, log)
+    tensors, place = _read_csv(folder) if _has_csv(folder) else _read_idx(folder, log, fetch)
     release = _release(*tensors[1::2], place)
     dataset = FashionMNIST(*tensors, f"{place}, {RELEASES[release]}", release)
     counts = f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images"
@@ -103,13 +110,13 @@ def _read_csv(folder: Path) -> tuple[list[Tensor], str]:
     return tensors, f"the CSV pair in {folder}"
 
 
-def _read_idx(folder: Path, log: Callable[[str], None]) -> tuple[list[Tensor], str]:
+def _read_idx(folder: Path, log: Callable[[str], None], fetch: bool) -> tuple[list[Tensor], str]:
     """Parse the very bytes that were verified.
 
     torchvision's FashionMNIST would open the files once more, and reads FashionMNIST/processed/*.pt, of whatever
     content, in their place where these exist.
     """
-    contents, source = download.find(folder, log)
+    contents, source = download.find(folder, log, fetch)
     images, labels, test_images, test_labels = (_tensor(contents[name]) for name in download.FILES)
     return [images, labels.long(), test_images, test_labels.long()], source
 
@@ -175,6 +182,30 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     held_out = round(count * fraction)
     return order[held_out:], order[:held_out]
+
+
+def part_indices(count: int, part: int) -> Tensor:
+    """Return the indices, int64, of one of the five equal parts that `count` training images fall into at random."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[part::PARTS]
+
+
+def without_part(dataset: FashionMNIST, part: int) -> FashionMNIST:
+    """Return the data set without one part of its training images: they are test images now, before the others.
+
+    Raises Refused if that leaves too few to train on.
+    """
+    images, labels = dataset.train_images, dataset.train_labels
+    if len(images) < PARTS * MINIMUM:
+        raise Refused(f"--audit: {len(images)} training images are too few; name a larger data set with --data-dir")
+    held_out = part_indices(len(images), part).to(images.device)
+    kept = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    kept[held_out] = False
+    return dataset._replace(
+        train_images=images[kept],
+        train_labels=labels[kept],
+        test_images=torch.cat([images[held_out], dataset.test_images]),
+        test_labels=torch.cat([labels[held_out], dataset.test_labels]),
+    )
 
 
 def augment(images: Tensor, shift: int = 2) -> Tensor:

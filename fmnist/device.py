@@ -12,30 +12,49 @@ from fmnist.errors import Refused
 
 
 class Machine(NamedTuple):
-    """Where the networks are trained, and in which number format: "fp32" or "bf16"."""
+    """Where each network is trained, in which number format, "fp32" or "bf16", and by how many threads."""
 
     device: torch.device
     precision: str
+    threads: int = 1
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, str | int]:
         """What of it the trained weights depend on, as plain values: equal numbers need the same card as well."""
         card = {"card": torch.cuda.get_device_name(self.device)} if self.device.type == "cuda" else {}
-        return {"device": self.device.type, "precision": self.precision, **card}
+        return {"device": self.device.type, "precision": self.precision, "threads": self.threads, **card}
 
     def __str__(self) -> str:
         return f"{self.device.type} in {self.precision}"
 
 
-def set_up(options: Mapping[str, str], by_torch: bool) -> Machine:
+def set_up(options: Mapping[str, str], by_torch: bool, threads: int | None = None) -> Machine:
     """Choose device and precision by the run's `options`, and make what is computed there repeatable.
 
-    Where no network is trained by torch, numbers are NumPy's, which has no bf16.
+    Without a number of `threads` torch takes as many as it would. Where no network is trained by torch, numbers are
+    NumPy's, which has no bf16.
     """
-    keep_freed_memory()
     device = choose_device(options.get("device", "auto"))
-    make_deterministic(device)
-    return Machine(device, choose_precision(options.get("precision", "auto") if by_torch else "fp32", device))
+    precision = choose_precision(options.get("precision", "auto") if by_torch else "fp32", device)
+    machine = Machine(device, precision, threads or torch.get_num_threads())
+    prepare(machine)
+    return machine
+
+
+def prepare(machine: Machine) -> None:
+    """Make what this thread of this process computes on `machine` repeatable."""
+    keep_freed_memory()
+    make_deterministic(machine.device)
+    set_threads(machine.threads)
+
+
+def set_threads(count: int) -> None:
+    """Compute by `count` threads, in torch and in the library that multiplies NumPy's matrices."""
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+    if torch.get_num_threads() != count:  # else torch stays as it is by default
+        torch.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")
 
 
 def choose_device(name: str) -> torch.device:

@@ -53,12 +53,13 @@ class Unavailable(Exception):
     """A source does not have the files unaltered; the message says why."""
 
 
-def find(folder: Path, log: Log) -> Found:
+def find(folder: Path, log: Log, fetch: bool = True) -> Found:
     """Return the four files from the first source that has them unaltered.
 
     The order: `folder`, Debian's system copy, torchvision's download, Debian's package; a download comes to lie in
-    FashionMNIST/raw of `folder`. `log` is told of each source that fails, and before each wait. Raises Refused, naming
-    every source and why it failed, if none has the files or what must be fetched cannot be written.
+    FashionMNIST/raw of `folder`; without `fetch` only the first two are asked. `log` is told of each source that fails,
+    and before each wait. Raises Refused, naming every source and why it failed, if none has the files or what must be
+    fetched cannot be written.
     """
     failures = []
     for title, place in ((str(folder), folder), (f"the system copy in {SYSTEM_COPY}", SYSTEM_COPY)):
@@ -66,6 +67,8 @@ def find(folder: Path, log: Log) -> Found:
             return Found(read_files(place, log), title)
         except Unavailable as reason:
             _note(f"{title}: {reason}", failures, log)
+    if not fetch:
+        raise Refused(f"the data set is not on this machine ({'; '.join(failures)}); name its folder with --data-dir")
     with _locked(folder, failures, log):
         return _fetch(folder, failures, log)
 

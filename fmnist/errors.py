@@ -67,13 +67,19 @@ def _call(main: Callable[[], None]) -> int:
         # Whoever read our output has gone (`| head`): nothing is left to say, and nobody to say it to.
         _let_go_of_output()
         return 1
-    except OSError as error:
-        return _complain(_file_trouble(error), 1)
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+    except (OSError, MemoryError, RuntimeError) as error:
+        words = in_words(error)
+        if words is None:
             raise
-        return _complain(OUT_OF_MEMORY, 1)
+        return _complain(words, 1)
     return 0
+
+
+def in_words(error: BaseException) -> str | None:
+    """What a user can do about an error of files or memory, in one line; None for any other."""
+    if isinstance(error, OSError):
+        return _file_trouble(error)
+    return OUT_OF_MEMORY if _out_of_memory(error) else None
 
 
 def _let_go_of_output() -> None:

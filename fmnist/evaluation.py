@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from fmnist.data import CLASSES, FashionMNIST
 from fmnist.learners import Learner, log_probabilities
-from fmnist.metrics import PerClass
+from fmnist.metrics import Calibration, PerClass
 
 SUBSET = 2000  # training images on which the training accuracy is measured
 
@@ -41,6 +41,7 @@ class Evaluation:
     test_loss: float  # mean cross-entropy
     train_subset_accuracy: float
     mean_accuracy: float  # over the pooled test and subset images
+    calibration: Calibration | None = None  # where validation images are held out
 
     @property
     def confusion(self) -> np.ndarray:
@@ -68,10 +69,13 @@ class Evaluation:
         return classification_report(labels, predicted, digits=4, zero_division=0, **names)
 
 
-def evaluate(learner: Learner, dataset: FashionMNIST, train_indices: torch.Tensor) -> Evaluation:
+def evaluate(
+    learner: Learner, dataset: FashionMNIST, train_indices: Tensor, validation_indices: Tensor | None = None
+) -> Evaluation:
     """Score `learner` once on the test images, and on the first 2,000 of the training images it has learnt from.
 
-    `train_indices`, int64, are in the random order that `fmnist.data.training_data` has put them in by the seed.
+    `train_indices`, int64, are in the random order that `fmnist.data.training_data` has put them in by the seed; the
+    images of `validation_indices`, where there are some, calibrate the probabilities.
     """
     scores, labels = log_probabilities(learner, dataset.test_images).double(), dataset.test_labels.cpu()
     subset = train_indices[:SUBSET]
@@ -79,10 +83,23 @@ def evaluate(learner: Learner, dataset: FashionMNIST, train_indices: torch.Tenso
     predictions = Predictions(dataset.test_images.cpu().numpy(), labels.numpy(), scores.exp().float().numpy())
     correct = int(predictions.correct.sum())
     subset_correct = int((subset_scores.argmax(dim=1) == dataset.train_labels[subset].cpu()).sum())
+    is_held_out = validation_indices is not None and len(validation_indices) > 0
     return Evaluation(
         predictions=predictions,
         test_accuracy=correct / len(labels),
         test_loss=float(F.nll_loss(scores, labels)),
         train_subset_accuracy=subset_correct / len(subset),
         mean_accuracy=(correct + subset_correct) / (len(labels) + len(subset)),
+        calibration=_calibration(learner, dataset, validation_indices, scores) if is_held_out else None,
+    )
+
+
+def _calibration(learner: Learner, dataset: FashionMNIST, indices: Tensor, scores: Tensor) -> Calibration:
+    """Calibrate by the validation images of these `indices` the log-probabilities [T, 10] of the test images."""
+    from fmnist.calibration import calibrate
+
+    held_out = log_probabilities(learner, dataset.train_images[indices]).double()
+    return calibrate(
+        (held_out.numpy(), dataset.train_labels[indices].cpu().numpy()),
+        (scores.numpy(), dataset.test_labels.cpu().numpy()),
     )

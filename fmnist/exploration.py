@@ -1,9 +1,11 @@
 """What there is to know of the data set before training: counts, pixel statistics, mean images, look-alikes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
 
+from fmnist.audit import Audit, audit
 from fmnist.data import CLASSES, FashionMNIST
 
 
@@ -19,6 +21,7 @@ class Exploration(NamedTuple):
     mean_images: np.ndarray  # [10, 28, 28], grey levels 0..255
     histogram: np.ndarray  # int [256], pixels of each grey level
     similarity: np.ndarray  # [10, 10], correlation of the mean images
+    audit: Audit | None = None  # where one was asked for
 
 
 # What metrics.json holds of an exploration; pixels on the 0..1 scale.
@@ -45,8 +48,11 @@ class FigureData(TypedDict):
     look_alikes: np.ndarray  # [10, 10], correlation of the mean images
 
 
-def explore(dataset: FashionMNIST) -> Exploration:
-    """Count and average the data set. A class without images has zeros throughout."""
+def explore(dataset: FashionMNIST, judgements: Sequence[np.ndarray] = ()) -> Exploration:
+    """Count and average the data set. A class without images has zeros throughout.
+
+    It is audited too where there are `judgements`: see `fmnist.audit.audit`.
+    """
     images, labels = dataset.train_images.cpu().numpy(), dataset.train_labels.cpu().numpy()
     classes = range(len(CLASSES))
     # Everything follows from how often each grey level occurs, so no copy in floating point is made of all the images.
@@ -64,6 +70,7 @@ def explore(dataset: FashionMNIST) -> Exploration:
         mean_images=mean_images,
         histogram=by_class.sum(axis=0),
         similarity=_correlation(mean_images.reshape(len(mean_images), -1)),
+        audit=audit(dataset, judgements) if len(judgements) else None,
     )
 
 

@@ -51,6 +51,9 @@ class Summary(TypedDict):
     training_seconds: float
     seconds_per_epoch: float
     best_epoch: NotRequired[float]  # where validation images choose it; whole but for means
+    temperature: NotRequired[float]  # where validation images are held out: these three are those of Calibration
+    ece: NotRequired[float]
+    ece_after: NotRequired[float]
 
 
 class Seed(Summary):
@@ -58,6 +61,12 @@ class Seed(Summary):
 
     seed: int
     epochs: list[Epoch]
+
+
+class PublishedEpoch(TypedDict):
+    """What a network's author reports of one epoch."""
+
+    train_loss: float
 
 
 class Published(TypedDict, total=False):
@@ -69,6 +78,7 @@ class Published(TypedDict, total=False):
     mean_accuracy: float
     test_loss: float
     train_loss: float
+    epochs: list[PublishedEpoch]  # the first ones
 
 
 class Reproduction(TypedDict):
@@ -89,19 +99,45 @@ class PerClass(TypedDict):
     support: list[int]  # test images of the class
 
 
+class Reliability(TypedDict):
+    """The test images by the probability of the predicted class, in bins of equal width; empty ones are left out."""
+
+    confidence: list[float]  # that probability, the mean over the images of a bin
+    accuracy: list[float]
+    count: list[int]
+
+
+class Calibration(TypedDict):
+    """How far a network's probabilities can be believed; see `fmnist.calibration`."""
+
+    temperature: float  # that the logits are divided by; fitted on the validation images
+    validation_images: int
+    ece: float  # expected calibration error on the test images, a fraction
+    ece_after: float  # the same at this temperature
+    nll: float  # mean cross-entropy on the test images
+    nll_after: float
+    bins: Reliability
+    bins_after: Reliability
+
+
 class Model(Summary):
     """One network: its first seed in full, and what several seeds made of it."""
 
     title: str
     change: str  # what distinguishes it from the network before it; may be empty
+    why: str  # why that should help; may be empty
     published: Published
-    reproduction: dict[str, Reproduction]  # by key of `published`
+    reproduction: dict[str, Reproduction]  # by key of `published`, but for its epochs
+    reproduced_epochs: list[dict[str, Reproduction]]  # the same of each of those
     parameters: int
     multiply_adds: int  # to score one image
     confusion: list[list[int]]  # [10][10], rows true, columns predicted
     per_class: PerClass
     config: dict[str, dict[str, Any]]  # "network" and "training": all that its weights follow from
     epochs: list[Epoch]
+    varied: NotRequired[dict[str, Any]]  # of a study: the settings of this combination, and
+    variant_of: NotRequired[str]  # the network of the recipe that has them
+    calibration: NotRequired[Calibration]  # of the first seed, where validation images are held out
     seeds: NotRequired[list[Seed]]  # the three together, where there are several seeds
     mean: NotRequired[Summary]
     std: NotRequired[Summary]  # sample standard deviations
@@ -113,13 +149,77 @@ class Comparison(TypedDict):
     a: str
     b: str
     difference: float  # of test accuracies, b - a; the mean over the seeds
+    differences: NotRequired[list[float]]  # for several seeds: of each
+    interval: list[float]  # low and high, the 95 % confidence interval of `difference`; for one seed, on new images
     p_value: float
     test: str  # "McNemar" for one seed, "paired t" for several
     n: int  # test images, or seeds
-    verdict: str  # in words
-    p_holm: NotRequired[float]  # for several seeds: adjusted over the comparisons of the run, what the verdict goes by
-    interval: NotRequired[list[float]]  # for several seeds: low and high, the 95 % confidence interval of `difference`
+    p_holm: float  # adjusted over the comparisons of the table: what the verdict goes by
     seeds_needed: NotRequired[int]  # for several seeds: those that would show `difference`; missing beyond 10,000
+    verdict: str  # in words
+
+
+class Study(TypedDict):
+    """What a study varied, and what it found; see `fmnist.study_results`."""
+
+    settings: dict[str, list[Any]]  # all values of each setting
+    best: str  # the combination that is best on validation images, the mean over its seeds
+    alike: list[str]  # those that no test tells from it
+
+
+class Effect(TypedDict):
+    """What one factor of a factorial does to the test accuracy, or how far several depend on each other.
+
+    See `fmnist.statistics.factorial_effects`.
+    """
+
+    factors: list[str]  # one, or those that interact
+    low: str  # the level of a single factor that counts as low: its first; of an interaction ""
+    high: str
+    effect: float  # mean over the high level less that over the low one, each over all levels of the other factors
+    verdict: str  # in words
+    interval: NotRequired[list[float]]  # low and high, the 95 % confidence interval; missing where nothing is an error
+    degrees_of_freedom: NotRequired[int]  # of that error
+    p_value: NotRequired[float]
+    p_holm: NotRequired[float]  # adjusted over all effects of the table
+
+
+class AuditedScore(TypedDict):
+    """What networks make of images that they have not learnt from; of test images, the means over the networks."""
+
+    accuracy: float
+    mistakes: float
+    mistakes_suspected: float  # those of them whose labels are suspect; to the other networks, if test images
+    accuracy_without: float  # the accuracy where the suspect images are left out
+
+
+class AuditedPart(AuditedScore):
+    """The training or the test images whose labels look wrong; see `fmnist.audit`."""
+
+    suspected: int
+    indices: list[int]  # of each, beginning with the least believed
+    labels: list[int]
+    predicted: list[int]
+    label_probabilities: list[float]
+
+
+class AuditedPair(TypedDict):
+    """Two images that are nearly the same."""
+
+    images: list[str]  # such as "training 13360" and "test 4998"
+    classes: list[str]
+    distance: float  # root mean square difference of the pixels, in grey levels 0..255
+
+
+class Audit(TypedDict):
+    """The faults of the data set; see `fmnist.audit`."""
+
+    training: AuditedPart
+    test: AuditedPart
+    identical_pairs: int
+    near_pairs: int  # that look the same; the identical ones among them
+    near_pairs_across: int  # those of them of a training and a test image
+    pairs: list[AuditedPair]  # the nearest, the nearest first
 
 
 class Metrics(TypedDict):
@@ -140,11 +240,31 @@ class Metrics(TypedDict):
     release: str  # of the data set: "current", "first", or "own" for the user's own
     data: dict[str, Any]  # "source", in words; of a recipe that explores also what its pictures show
     statistics: NotRequired[dict[str, Any]]  # of the data set, where the recipe explores it
+    audit: NotRequired[Audit]  # of the data set, with --audit
     models: dict[str, Model]
     best: str | None  # the network that is best on validation images, where some are held out
+    study: NotRequired[Study]  # where settings were varied; the comparisons are then with its best
     comparisons: list[Comparison]
+    total_gain: NotRequired[Comparison]  # of the last network over the first, where each builds on the one before
+    effects: list[Effect]  # of the factors of a full factorial; empty for other recipes
     columns: list[str]  # of the results table, besides those of every recipe
     notes: list[str]
+
+
+class Record(TypedDict):
+    """The content of trial.json: what is kept of one trial beside its predictions; see `fmnist.trials`."""
+
+    format: int
+    name: str  # of the network
+    title: str
+    recipe: str
+    seed: int
+    release: str  # of the data set
+    settings: dict[str, dict[str, Any]]  # "network", "training", "machine" and "data": all that the rest follows from
+    summary: Summary
+    cost: dict[str, int]  # parameters, and multiply_adds of one image
+    epochs: list[Epoch]
+    calibration: NotRequired[Calibration]  # where validation images are held out
 
 
 @dataclass(frozen=True)
@@ -170,7 +290,11 @@ class Trained:
             "training_seconds": seconds,
             "seconds_per_epoch": seconds / len(self.history),
         }
-        return summary | {"best_epoch": self.best_epoch} if self.best_epoch else summary
+        if self.best_epoch:
+            summary["best_epoch"] = self.best_epoch
+        if calibration := self.evaluation.calibration:
+            summary |= {key: calibration[key] for key in ("temperature", "ece", "ece_after")}
+        return summary
 
     @property
     def epochs(self) -> list[Epoch]:
@@ -190,14 +314,14 @@ def collect(
     `trained` holds each network's results, one per seed; `exploration` what is known of the data set, where the recipe
     explores it.
     """
-    import torch
-
-    from fmnist import statistics  # with scipy.stats, which takes a second: not before the first training step
+    from fmnist import audit, statistics, study_results  # with scipy.stats, a second: not before the first step
     from fmnist.exploration import figure_data
     from fmnist.exploration import statistics as summary
 
     evaluations = {name: [run.evaluation for run in runs] for name, runs in trained.items()}
+    accuracies = [[evaluation.test_accuracy for evaluation in several] for several in evaluations.values()]
     judged = recipe.is_published and dataset.release == "current"  # else the figures are of another experiment
+    models = {name: _model(runs, judged) for name, runs in trained.items()}
     metrics: Metrics = {
         "recipe": recipe.name,
         "title": recipe.title,
@@ -205,20 +329,30 @@ def collect(
         "seed": min((run.network.training.seed for runs in trained.values() for run in runs), default=0),
         "device": machine.device.type,
         "precision": machine.precision,
-        "threads": torch.get_num_threads(),
+        "threads": machine.threads,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         **_provenance(),
         "release": dataset.release,
         "data": {"source": dataset.source},
-        "models": {name: _model(runs, judged) for name, runs in trained.items()},
+        "models": models,
         "best": best_on_validation(trained),
-        "comparisons": statistics.compare(recipe.pairs, evaluations),
+        "comparisons": [] if recipe.study else statistics.compare(recipe.pairs, evaluations),
+        "effects": statistics.factorial_effects(recipe.levels, accuracies),
         "columns": list(recipe.columns),
         "notes": list(recipe.notes),
     }
+    if recipe.study:
+        metrics["best"] = best = study_results.best_on_validation(models)
+        pairs = [(best, other) for other in models if other != best]
+        metrics["comparisons"] = statistics.compare(pairs, evaluations)
+        metrics["study"] = study_results.describe(recipe.study, best, metrics["comparisons"])
+    if recipe.ends:
+        (metrics["total_gain"],) = statistics.compare([recipe.ends], evaluations)
     if exploration is not None:
         metrics["data"] |= figure_data(exploration)
         metrics["statistics"] = summary(exploration)
+        if exploration.audit:
+            metrics["audit"] = audit.summary(exploration.audit)
     return metrics
 
 
@@ -254,14 +388,20 @@ def _model(runs: list[Trained], judged: bool) -> Model:
 
     first, network = runs[0], runs[0].network
     seeds: list[Seed] = [{"seed": run.network.training.seed, **run.summary, "epochs": run.epochs} for run in runs]
-    measured = {key: [seed.get(key, first.cost.get(key)) for seed in seeds] for key in network.published if judged}
+    measured = {
+        key: [seed.get(key, first.cost.get(key)) for seed in seeds]
+        for key in network.published
+        if judged and key != "epochs"
+    }
     model: Model = {
         "title": network.title,
         "change": network.change,
+        "why": network.why,
         "published": network.published,
         "reproduction": {
             key: statistics.reproduction(key, network.published[key], values) for key, values in measured.items()
         },
+        "reproduced_epochs": _reproduced_epochs(network.published, seeds) if judged else [],
         **first.cost,
         **first.summary,
         "confusion": first.evaluation.confusion.tolist(),
@@ -269,4 +409,19 @@ def _model(runs: list[Trained], judged: bool) -> Model:
         "config": network.settings,
         "epochs": first.epochs,
     }
+    if network.varied:
+        model |= {"varied": dict(network.varied), "variant_of": network.variant_of}
+    if calibration := first.evaluation.calibration:
+        model["calibration"] = calibration
     return model | {"seeds": seeds, **statistics.mean_and_std(seeds)} if len(runs) > 1 else model
+
+
+def _reproduced_epochs(published: Published, seeds: list[Seed]) -> "list[dict[str, Reproduction]]":
+    """Verdicts on the figures of single epochs that every seed was trained for."""
+    from fmnist import statistics
+
+    epochs = zip(published.get("epochs", []), *(seed["epochs"] for seed in seeds), strict=False)
+    return [
+        {key: statistics.reproduction(key, figure[key], [epoch[key] for epoch in measured]) for key in figure}
+        for figure, *measured in epochs
+    ]

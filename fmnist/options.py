@@ -7,12 +7,14 @@ others stand below.
 import argparse
 import difflib
 import math
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fmnist import studies
 from fmnist.config import DEVICES, POOLS, PRECISIONS, Network, Recipe, TrainConfig
 from fmnist.errors import Refused
 
@@ -38,6 +40,31 @@ def _within(kind: type, what: str, low: float, high: float) -> Callable[[str], f
         return value
 
     return convert
+
+
+def assignment(text: str) -> str:
+    """An argument's type: SETTING=VALUE,VALUE, whose values are options' where the setting is an option as well."""
+    try:
+        name, values = studies.assignment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if name in (*TRAINING_OPTIONS, *NETWORK_OPTIONS):
+        for value in values:
+            read_setting(name, value)
+    return text
+
+
+def jobs(text: str) -> int | str:
+    """An argument's type: a number of processes, or auto."""
+    return text if text == "auto" else whole(1, 1024)(text)
+
+
+def address(text: str) -> str:
+    """An argument's type: where a scheduler listens, such as tls://10.0.0.1:8786."""
+    match = re.fullmatch(r"(?:(?:tcp|tls)://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", text)
+    if not match or not 0 < int(match[1]) < 65_536:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not HOST:PORT, tcp://HOST:PORT or tls://HOST:PORT")
+    return text if "://" in text else f"tcp://{text}"
 
 
 # Arguments of the networks' constructors: what of a network they set, and how they are read. An option changes every
@@ -75,12 +102,38 @@ RUN_OPTIONS = {
         "metavar": "N",
         "help": "train every network from N seeds: mean and standard deviation",
     },
+    "vary": {
+        "type": assignment,
+        "nargs": "+",
+        "action": "extend",
+        "metavar": "SETTING=VALUE,VALUE",
+        "help": "train every combination of these values: training settings and arguments of the networks, "
+        "e.g. lr=1e-3,3e-3 hidden=128,256+128",
+    },
+    "jobs": {
+        "type": jobs,
+        "metavar": "N",
+        "help": "train so many networks side by side, each by its part of the threads; auto: what suits this machine "
+        "[1: one after another]",
+    },
+    "cluster": {
+        "type": address,
+        "metavar": "ADDRESS",
+        "help": "train on the workers of the Dask scheduler there, e.g. tcp://127.0.0.1:8786; see docs/cluster.md",
+    },
+    "audit": {
+        "action": "store_true",
+        "default": None,
+        "help": "look for labels that look wrong, by five networks, and for images that come twice: of explore alone",
+    },
     "device": {"choices": DEVICES, "help": "where to compute [auto: the best there is]"},
     "precision": {"choices": PRECISIONS, "help": "number format of the training [auto: what the processor is fast at]"},
 }
 TRAINING_OPTIONS = {field.name: field for field in fields(TrainConfig)}
 # A weights file and a run's notes may not make the program import a file: the command line must say it each time.
 NEVER_REMEMBERED = ("network",)
+FORGOTTEN = ("cluster",)  # nor connect to another machine; without it the run goes on here
+SPREAD = {"jobs", "cluster"}  # where trials are trained, and never what comes of them: only one of the two
 
 
 class Parser(argparse.ArgumentParser):
@@ -112,11 +165,45 @@ def nearest(word: str, known: list[str]) -> str | None:
     return f"--{near[0]}" if near else None
 
 
+def folder_name(text: str) -> str:
+    """An argument's type: the name of a folder in --output-dir, which every system can have."""
+    plain = re.fullmatch(r"[^\W.][\w.+=@ -]{0,99}", text) and not re.search(r"[. ]$|\.before\d*$", text)
+    if not plain:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not the plain name of a folder, as in wide-or-deep")
+    return text
+
+
 def add_folders(parser: argparse.ArgumentParser, home: Path) -> None:
     """Add where the data set is read and where results are written; by default in the program's own folder, `home`."""
     parser.add_argument("--data-dir", type=Path, default=home / "data", help="data directory [data]")
     words = "where results are written, in a folder for each recipe [outputs]"
     parser.add_argument("--output-dir", type=Path, default=home / "outputs", help=words)
+    words = "the run's folder there, in place of the recipe's name"
+    parser.add_argument("--name", type=folder_name, metavar="NAME", help=words)
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    """Add what sets finished runs beside each other in place of training one."""
+    words = "set these finished runs beside each other, in comparison.html, and exit; written to --name [comparison]"
+    parser.add_argument("--compare", nargs="+", type=Path, metavar="FOLDER", help=words)
+
+
+def comparison_folder(asked: argparse.Namespace, recipes: Iterable[str]) -> Path:
+    """Where a comparison is written. Raises Refused if more is asked for than one, or if a run is there."""
+    words = [*as_words(asked_for(asked)), *(["--resume"] if asked.resume else [])]
+    if words:
+        raise Refused(f"--compare: trains nothing; leave out {' '.join(words)}")
+    folder = asked.output_dir / (asked.name or "comparison")
+    if asked.name in recipes or any((folder / name).exists() for name in ("checkpoints", "metrics.json")):
+        raise Refused(f"--name {folder.name}: is the folder of a run; choose another name for the comparison")
+    return folder
+
+
+def run_folder(asked: argparse.Namespace, recipes: Iterable[str]) -> Path:
+    """The folder of the run that is asked for. Raises Refused for a --name that is another recipe's folder."""
+    if asked.name in {*recipes} - {asked.recipe}:
+        raise Refused(f"--name {asked.name}: is the folder of the recipe {asked.name}; choose another name")
+    return asked.output_dir / (asked.name or asked.recipe)
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +238,24 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def read_setting(name: str, text: str) -> Any:
+    """Return the value that `text` says for a setting that is an option, within its limits; 256+128 is a list.
+
+    Raises KeyError if there is no such option, Refused for what is no value of it.
+    """
+    how = NETWORK_OPTIONS[name][1] if name in NETWORK_OPTIONS else _how_to_read(TRAINING_OPTIONS[name])
+    convert = how.get("type", str)
+    try:
+        if "action" in how:
+            return studies.read(bool, text)
+        value = [convert(part) for part in text.split("+")] if "nargs" in how else convert(text)
+        if value not in how.get("choices", [value]):
+            raise ValueError(f"{text[:40]!r} is none of {', '.join(how['choices'])}")
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise Refused(f"--vary {studies.spoken(name)}={text[:40]}: {error}") from None
+    return value
+
+
 def asked_for(options: argparse.Namespace) -> dict[str, Any]:
     """The options given that shape the run, and that a resumption must therefore know of."""
     known = (*TRAINING_OPTIONS, *NETWORK_OPTIONS, *RUN_OPTIONS)
@@ -177,22 +282,34 @@ def read_again(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """Return `recipe` changed by the `options` that were given. Raises Refused for one that it cannot honour."""
+    if "audit" in options and recipe.auditor is None:
+        raise Refused(f"--audit: is no option of {recipe.name}; it examines the data set alone, as explore --audit")
+    recipe = recipe if "audit" in options else replace(recipe, auditor=None)
+    of_all = ("device", "audit", *(SPREAD if recipe.auditor else ()))
     for name in options:
-        if not recipe.networks and name != "device":
+        if not recipe.networks and name not in of_all:
             raise Refused(f"{option(name)}: {recipe.name} trains no network")
-    own = {name: value for name, value in options.items() if name not in ("models", "seeds", "seed", "device")}
+    if options.keys() >= SPREAD:
+        raise Refused("--jobs, --cluster: one or the other; a cluster has as many jobs as workers")
+    ours = ("models", "seeds", "seed", "device", "audit", *SPREAD)
+    own = {name: value for name, value in options.items() if name not in ours}
     words = " ".join(as_words(own))
-    notes = (f"Run with {words}; the published figures were measured with the recipe's settings.",) if own else ()
+    measured = "" if "vary" in options else "; the published figures were measured with the recipe's settings"
+    notes = (f"Run with {words}{measured}.",) if own else ()
     findings = () if own or "models" in options else recipe.findings
     recipe = _chosen(recipe, options.get("models"))
     if "network" in options:
-        recipe = replace(recipe, networks=(users_own(options["network"], recipe.networks[-1].training),), baseline="")
+        recipe = replace(
+            recipe, networks=(users_own(options["network"], recipe.networks[-1].training),), baseline="", factors=()
+        )
     for name, value in options.items():
         if name in TRAINING_OPTIONS:
             recipe = _with_training(recipe, name, value)
         elif name in NETWORK_OPTIONS:
             recipe = _with_argument(recipe, name, value)
     _check_honoured(recipe, options)
+    if "vary" in options:
+        recipe, findings = _varied(recipe, options), ()
     return replace(recipe, notes=(*recipe.notes, *findings, *notes), is_published=not own)
 
 
@@ -241,16 +358,41 @@ def _with_argument(recipe: Recipe, name: str, value: Any) -> Recipe:
     return replace(recipe, networks=tuple(networks))
 
 
-def _check_no_design(recipe: Recipe, name: str) -> None:
+def _varied(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """Put every combination of what --vary names in the place of the networks; hold out images to select on."""
+    settings = studies.assignments(options["vary"])
+    for name in settings:
+        if name in options:
+            raise Refused(f"{_varying(name)}: is set by {option(name)} as well; leave one out")
+        _check_no_design(recipe, name, _varying)
+    if options.get("validation") == 0:
+        raise Refused("--validation 0: a study selects on validation images; leave it out for a tenth")
+    if "validation" not in options:
+        recipe = _with_training(recipe, "validation", studies.HELD_OUT)
+    recipe = studies.expanded(recipe, options["vary"], read_setting)
+    for network in recipe.networks:
+        _check_honoured(replace(recipe, networks=(network,)), network.varied, _varying)
+    return recipe
+
+
+def _varying(name: str) -> str:
+    """How the command line says that a setting is varied."""
+    return f"--vary {studies.spoken(name)}"
+
+
+def _check_no_design(recipe: Recipe, name: str, said: Callable[[str], str] = option) -> None:
     """Raise Refused if an option would level what the networks of the recipe differ in by design."""
     if recipe.differs_in(name):
         raise Refused(
-            f"{option(name)}: networks of {recipe.name} differ in it by design; choose among them with --models"
+            f"{said(name)}: networks of {recipe.name} differ in it by design; choose among them with --models"
         )
 
 
-def _check_honoured(recipe: Recipe, options: Mapping[str, Any]) -> None:
-    """Raise Refused for an option that would change nothing, or that a network's own way of learning does not know."""
+def _check_honoured(recipe: Recipe, options: Mapping[str, Any], said: Callable[[str], str] = option) -> None:
+    """Raise Refused for an option that would change nothing, or that a network's own way of learning does not know.
+
+    `said` tells how the command line says it.
+    """
     trainings = [network.training for network in recipe.networks]
     needs = {
         "momentum": ("--optimizer sgd", lambda training: training.optimizer == "sgd"),
@@ -261,7 +403,7 @@ def _check_honoured(recipe: Recipe, options: Mapping[str, Any]) -> None:
     for name, (needed, honours) in needs.items():
         asked = name in options and (options[name] or name == "select_best")  # 0 is what they are anyway
         if asked and not any(map(honours, trainings)):
-            raise Refused(f"{option(name)}: is of use with {needed} only")
+            raise Refused(f"{said(name)}: is of use with {needed} only")
     by_hand = [network for network in recipe.networks if not network.is_torch]
     if not by_hand:
         return
@@ -270,7 +412,7 @@ def _check_honoured(recipe: Recipe, options: Mapping[str, Any]) -> None:
     for network in by_hand:
         for name in options.keys() & TRAINING_OPTIONS.keys():
             if not NumpyLearner.honours(name, options[name]):
-                raise Refused(f"{option(name)}: {network.name}, in NumPy, has no such setting; choose other --models")
+                raise Refused(f"{said(name)}: {network.name}, in NumPy, has no such setting; choose other --models")
     if len(by_hand) == len(recipe.networks):
         for name in ("device", "precision"):
             if options.get(name, "auto") not in ("auto", "cpu", "fp32"):

@@ -17,6 +17,7 @@ from fmnist.report import (
     Column,
     accuracy_text,
     cell,
+    effects_columns,
     first_seed,
     legend,
     measured_value,
@@ -81,21 +82,23 @@ def write_report(
     Raises OSError, naming the file, if a figure cannot be read or `path` not written.
     """
     metrics = plain(metrics)
-    rows, sprite = _embed(metrics["models"], predictions)
+    rows, sprite = _embed(_shown(metrics), predictions)
     pictures = _pictures(figures, metrics, predictions)
-    columns = results_columns(metrics)
-    page = _environment().get_template("report.html.j2")
+    columns, effects = results_columns(metrics), effects_columns(metrics)
+    page = environment().get_template("report.html.j2")
     text = page.render(
         metrics=metrics,
         facts=_facts(metrics),
         provenance=_provenance(metrics),
         columns=columns,
         legend=legend(columns),
+        effects=effects,
+        effects_legend=legend(effects),
         warnings=release_warnings(metrics),
         remarks=remarks(metrics),
         statistics=statistics_columns(metrics),
         pictures=pictures[None],
-        sections=[_section(metrics, name, pictures[name], classes, name in predictions) for name in metrics["models"]],
+        sections=[_section(metrics, name, pictures[name], classes, name in predictions) for name in _shown(metrics)],
         classes=list(classes),
         sprite=sprite,
         embedded={"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), "images": plain(rows)},
@@ -104,8 +107,15 @@ def write_report(
         file.write(text.encode(errors="backslashreplace"))  # a path may hold any bytes
 
 
+def _shown(metrics: "Metrics") -> list[str]:
+    """The networks that have a section of their own: of a study the best on validation alone."""
+    return [metrics["study"]["best"]] if "study" in metrics else list(metrics["models"])
+
+
 def add_figures(path: Path | str, figures: Iterable[tuple[str, Path | str]]) -> None:
     """Show `figures`, (title, PNG file), in the report at `path`, in place of those that were added before.
+
+    A page among them, an HTML file beside the report, is linked to.
 
     Does nothing where there is no report, or one of an earlier version. Raises OSError, naming the file, if a figure
     cannot be read or `path` not written.
@@ -117,13 +127,15 @@ def add_figures(path: Path | str, figures: Iterable[tuple[str, Path | str]]) -> 
     before, _, rest = page.partition(FIGURES_BEGIN)
     _, is_there, after = rest.partition(FIGURES_END)
     if is_there:
-        pictures = [_picture(title, Path(file), Path(file).stem, {}) for title, file in figures]
-        section = _environment().get_template("figures.html.j2").module.layer_section(pictures)
+        files = [(title, Path(file)) for title, file in figures]
+        pictures = [_picture(title, file, file.stem, {}) for title, file in files if file.suffix != ".html"]
+        pages = [(title, file.name) for title, file in files if file.suffix == ".html"]
+        section = environment().get_template("figures.html.j2").module.layer_section(pictures, pages)
         with atomic_write(path) as file:
             file.write(before + FIGURES_BEGIN + section.encode(errors="backslashreplace") + FIGURES_END + after)
 
 
-def _environment() -> "Environment":
+def environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader
 
     loader = FileSystemLoader(Path(__file__).parent)
@@ -233,7 +245,7 @@ def _embed(names: Iterable[str], predictions: "Mapping[str, Predictions]") -> tu
         return [], ""
     shown = np.unique(np.concatenate(list(chosen.values())))
     rows = [_rows(predictions[name], chosen[name], shown) if name in chosen else [] for name in names]
-    return rows, _sprite(next(iter(predictions.values())).images[shown])
+    return rows, sprite_of(next(iter(predictions.values())).images[shown])
 
 
 def _choose(predictions: "Predictions") -> "np.ndarray":
@@ -262,7 +274,7 @@ def _rows(predictions: "Predictions", chosen: "np.ndarray", shown: "np.ndarray")
     return list(zip(*(field.tolist() for field in fields), strict=True))
 
 
-def _sprite(images: "np.ndarray") -> str:
+def sprite_of(images: "np.ndarray") -> str:
     """The `images`, uint8 [N, 28, 28], as tiles of one PNG, in base64."""
     import numpy as np
     from PIL import Image

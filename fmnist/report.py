@@ -4,16 +4,19 @@ Made from the content of metrics.json. Imports nothing heavy, for --list's sake.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.files import plain
+from fmnist.study_results import combinations
 
 if TYPE_CHECKING:
     from fmnist.config import Network, Recipe
-    from fmnist.metrics import Comparison, Metrics, Model
+    from fmnist.metrics import AuditedScore, Comparison, Effect, Metrics, Model
+    from fmnist.study_results import Combination, Spread
 
 REFERENCE = Path(__file__).resolve().parents[1] / "outputs" / "reference"  # whole runs that come with the program
 
@@ -62,7 +65,7 @@ class Column(NamedTuple):
     """One column of a table, as text: its header, what it holds, and its cells."""
 
     header: str
-    kind: str  # "name", "measured", "published" or "difference"
+    kind: str  # "name", "measured", "published", "difference"; in a study's table "setting" and "number" as well
     cells: list[str]
 
 
@@ -110,6 +113,13 @@ LEGEND = {
     "Epoch": "Epoch: the best on the validation images, whose weights are scored.",
     "Multiply-adds": "Multiply-adds: to score one image.",
     "Seconds": "Seconds: of training.",
+    "Validation %": "Validation: accuracy on the images held out from the training, at the epoch whose weights were "
+    "scored; it alone selects.",
+    "Points": "Points: test accuracy less that of the best on validation. p: that they are equal, adjusted by Holm's "
+    "method over all comparisons of the table. To tell: seeds that would show a difference of that size.",
+    "Effect": "Effect: of one value in place of the other, averaged over the other factors; of an interaction, half "
+    "the difference between one factor's effects at the two values of the other. Intervals and tests rest on the "
+    "variance between seeds; with one seed, on the interactions, taken for noise.",
     "Seeds": "±: standard deviation over the seeds. A published figure is reproduced if it lies in the 95 % prediction "
     "interval for one more seed, and exceeded if measured ones are better than that.",
 }
@@ -119,6 +129,7 @@ WARNINGS = {  # by release of the data set
     "own": "Warning: measured on a data set of your own; accuracies are not comparable",
 }
 HEADERS = {"pixel deviation": "pixel standard deviation"}  # of the data set's statistics, where not as in metrics.json
+MOST_NAMED = 8  # combinations of a study, in a sentence
 ONE_SEED = "One seed: no verdict on the published figures (--seeds 5)"
 
 
@@ -132,12 +143,16 @@ def results_table(metrics: "Metrics") -> str:
     facts, rows = statistics_columns(metrics)
     listed = [f"{name}: {value}" for name, value in facts], [*release_warnings(metrics), *remarks(metrics)]
     facts, below = ("\n".join(f"- {' '.join(line.split())}" for line in lines) for lines in listed)
-    parts = (_markdown(columns), " ".join(legend(columns)), facts, _markdown(rows), below)
+    effects = effects_columns(metrics)
+    tables = (markdown(columns), " ".join(legend(columns)), markdown(effects), " ".join(legend(effects)))
+    parts = (*tables, facts, markdown(rows), below)
     return "\n\n".join(filter(None, parts))
 
 
 def results_columns(metrics: "Metrics") -> list[Column]:
     """The columns of the results table, with a cell per network; none where no network was trained."""
+    if "study" in metrics:
+        return study_columns(metrics)
     models = list(metrics["models"].values())
     if not models:
         return []
@@ -148,6 +163,31 @@ def results_columns(metrics: "Metrics") -> list[Column]:
     if any("seeds" in model for model in models):
         columns.append(Column("Seeds", "measured", [str(seed_count(model)) for model in models]))
     return columns
+
+
+def effects_columns(metrics: "Metrics") -> list[Column]:
+    """The columns of the table of main effects and interactions; none where the recipe is no full factorial."""
+    effects = metrics["effects"]
+    if not effects:
+        return []
+    cells = {
+        "points": [_points(effect["effect"]) for effect in effects],
+        "95 % interval": [_interval(effect.get("interval")) for effect in effects],
+        "verdict": [effect["verdict"] for effect in effects],
+    }
+    names = Column("Effect", "name", [effect_name(effect) for effect in effects])
+    return [names, *(Column(header, "measured", texts) for header, texts in cells.items())]
+
+
+def effect_name(effect: "Effect") -> str:
+    """Such as "activation: leaky_relu for relu", or "activation x pool" of an interaction."""
+    if len(effect["factors"]) == 1:
+        return f"{effect['factors'][0]}: {effect['high']} for {effect['low']}"
+    return " x ".join(effect["factors"])
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return NOTHING if interval is None else f"{_points(interval[0])} to {_points(interval[1])}"
 
 
 def _measured_and_published(measure: Measure, models: "Sequence[Model]") -> list[Column]:
@@ -195,13 +235,17 @@ def legend(columns: Iterable[Column]) -> list[str]:
 
 def remarks(metrics: "Metrics") -> list[str]:
     """What stands below the table, a line each: what the numbers are of, verdicts, changes, comparisons, notes."""
+    if "study" in metrics:
+        return [*study_remarks(metrics), *map(str, metrics["notes"])]
     source = [f"Published figures: {metrics['source']}"] if metrics["source"] else []
-    comparisons = [_comparison(metrics, comparison) for comparison in metrics["comparisons"]]
+    comparisons = [comparison_in_words(metrics, comparison) for comparison in metrics["comparisons"]]
     return [
         *_kept(metrics),
         *_reproductions(metrics),
         *_changes(metrics),
         *comparisons,
+        *_calibrations(metrics),
+        *_audit(metrics),
         *source,
         *map(str, metrics["notes"]),
     ]
@@ -225,7 +269,8 @@ def _reproductions(metrics: "Metrics") -> list[str]:
     """Verdicts on the published figures, a line per network that has several seeds; one line for all others."""
     judged = [model for model in metrics["models"].values() if model["reproduction"]]
     several = [_reproduction(model) for model in judged if "seeds" in model]
-    return several + [ONE_SEED] * (len(several) < len(judged))
+    by_epoch = [_losses_by_epoch(model) for model in metrics["models"].values() if "epochs" in model["published"]]
+    return several + [ONE_SEED] * (len(several) < len(judged)) + by_epoch
 
 
 def _reproduction(model: "Model") -> str:
@@ -239,20 +284,166 @@ def _reproduction(model: "Model") -> str:
     return f"{model['title']} ({seed_count(model)} seeds): {'; '.join(figures)}"
 
 
+def _losses_by_epoch(model: "Model") -> str:
+    """Such as "CNN, training loss by epoch: 0.50, 0.31 published, 0.48 ± 0.01, 0.32 ± 0.02 measured: reproduced, ...".
+
+    With one seed there is no verdict.
+    """
+    published = model["published"]["epochs"]
+    runs = [seed["epochs"] for seed in model.get("seeds", [model])]
+    measured = [[epoch["train_loss"] for epoch in row] for row in zip(*runs, strict=False)][: len(published)]
+    verdicts = [epoch["train_loss"]["verdict"] for epoch in model["reproduced_epochs"]]
+    texts = [_mean_and_std(losses, "{:.4f}") for losses in measured]
+    words = f": {', '.join(verdicts)}" if verdicts and len(runs) > 1 else ""
+    figures = ", ".join(f"{epoch['train_loss']:.4f}" for epoch in published)
+    return f"{model['title']}, training loss by epoch: {figures} published, {', '.join(texts)} measured{words}"
+
+
+def _mean_and_std(values: Sequence[float], form: str) -> str:
+    return form.format(fmean(values)) + (f" ± {form.format(stdev(values))}" if len(values) > 1 else "")
+
+
 def _changes(metrics: "Metrics") -> list[str]:
+    """What each network changes, what that gained and why it should; and what all changes gained together."""
     gains = {comparison["b"]: f" ({_gap(comparison)} points)" for comparison in metrics["comparisons"]}
     changed = {name: model for name, model in metrics["models"].items() if model["change"]}
-    return [f"{model['title']}: {model['change']}{gains.get(name, '')}" for name, model in changed.items()]
+    lines = [
+        f"{model['title']}: {model['change']}{gains.get(name, '')}" + (f": {model['why']}" if model["why"] else "")
+        for name, model in changed.items()
+    ]
+    if "total_gain" in metrics:
+        lines.append(f"Total gain, {comparison_in_words(metrics, metrics['total_gain'])}")
+    return lines
 
 
-def _comparison(metrics: "Metrics", comparison: "Comparison") -> str:
-    """Such as "CNN - FFN: +3.11 points: more than noise (paired t, p < 0.001, n = 10)"."""
+def comparison_in_words(metrics: "Mapping[str, Any]", comparison: "Comparison") -> str:
+    """Such as "CNN - FFN: +0.12 points, -0.10 to +0.34: no more than noise at 5 seeds (...); about 36 would tell"."""
     a, b = (metrics["models"][comparison[side]]["title"] for side in ("a", "b"))
-    return f"{b} - {a}: {_gap(comparison)} points: {comparison['verdict']}"
+    return f"{b} - {a}: {compared(comparison)}"
+
+
+def compared(comparison: "Comparison") -> str:
+    """Return the difference, its 95 % interval and the verdict of a comparison in words."""
+    interval = f", {_interval(comparison['interval'])}" if "interval" in comparison else ""  # of an earlier version
+    return f"{_gap(comparison)} points{interval}: {comparison['verdict']}"
+
+
+def _calibrations(metrics: "Metrics") -> list[str]:
+    """Such as "CNN: expected calibration error 4.31 %, at temperature 1.62 (of 6,000 held-out images) 0.87 %"."""
+    lines = []
+    for model in metrics["models"].values():
+        if "calibration" in model:
+            before, after = (_with_std(model, Measure(key, "", "", _percent)) for key in ("ece", "ece_after"))
+            temperature = _with_std(model, Measure("temperature", "", "", "{:.2f}".format))
+            fitted = f"fitted on {model['calibration']['validation_images']:,} validation images"
+            lines.append(
+                f"{model['title']}: expected calibration error on the test images {before} %; "
+                f"at temperature {temperature}, {fitted}, {after} %"
+            )
+    return lines
+
+
+def _audit(metrics: "Metrics") -> list[str]:
+    """What an audit found: suspect labels, what networks get wrong of them, and images that nearly come twice."""
+    if "audit" not in metrics:
+        return []
+    audit = metrics["audit"]
+    training, test = audit["training"], audit["test"]
+    found = f"{training['suspected']:,} training and {test['suspected']:,} test images"
+    near = f"{audit['near_pairs']:,} pairs, {audit['near_pairs_across']:,} of them of a training and a test image"
+    return [
+        f"Labels that look wrong by confident learning: {found} (audit_training.png, audit_test.png)",
+        f"Training images, each judged by a network that had not seen it: {_without_suspects(training)}",
+        f"Test images, each network held against what the other four suspect, on average: {_without_suspects(test)}; "
+        "as networks of a kind make the same mistakes, wrong labels cost less than that",
+        f"Images that nearly come twice: {near}; {audit['identical_pairs']:,} pairs are identical (audit_pairs.png)",
+    ]
+
+
+def _without_suspects(part: "AuditedScore") -> str:
+    """Such as "310 of 880 mistakes (35 %) are such images; accuracy 91.20 %, 94.10 % with them left out"."""
+    suspected, mistakes = part["mistakes_suspected"], part["mistakes"]
+    share = f" ({100 * suspected / mistakes:.0f} %)" if mistakes else ""
+    accuracies = f"accuracy {_percent(part['accuracy'])} %, {_percent(part['accuracy_without'])} % with them left out"
+    return f"{suspected:,.0f} of {mistakes:,.0f} mistakes{share} are such images; {accuracies}"
 
 
 def _gap(comparison: "Comparison") -> str:
     return cell(comparison["difference"], _points)
+
+
+# Studies
+
+
+def study_columns(metrics: "Metrics") -> list[Column]:
+    """The columns of a study's table, a row per combination, the best on validation first."""
+    rows = combinations(metrics)
+    networks = [row.network for row in rows]
+    named = {"Network": networks} if len(set(networks)) > 1 else {}
+    named |= {name.replace("_", " "): [row.values[name] for row in rows] for name in metrics["study"]["settings"]}
+    kinds = ["name", *["setting"] * (len(named) - 1)]
+    columns = [Column(header, kind, cells) for (header, cells), kind in zip(named.items(), kinds, strict=True)]
+    scores = {
+        "Validation %": [spread_text(row.validation) for row in rows],
+        "Test %": [spread_text(row.test) for row in rows],
+        "Parameters": [f"{row.parameters:,}" for row in rows],
+        "Seconds": [f"{row.seconds:,.1f}" for row in rows],
+        **_differences([row.comparison for row in rows]),
+    }
+    for header, cells in scores.items():
+        columns.append(Column(header, "measured" if header.endswith(" %") else "number", cells))
+    verdicts = [_verdict(row, metrics["study"]["alike"]) for row in rows]
+    return [*columns, Column("Against the best", "setting", verdicts)]
+
+
+def _differences(comparisons: "Sequence[Comparison | None]") -> dict[str, list[str]]:
+    """Cells by header: how far each combination is from the best, which is None; no column without a value."""
+    columns: dict[str, Callable[[Comparison], str]] = {
+        "Points": _gap,
+        "95 % interval": lambda one: _interval(one["interval"]),
+        "p": _p,
+        "To tell": lambda one: cell(one.get("seeds_needed"), "{:,}".format),
+    }
+    cells = {header: [write(one) if one else NOTHING for one in comparisons] for header, write in columns.items()}
+    return {header: texts for header, texts in cells.items() if set(texts) != {NOTHING}}
+
+
+def spread_text(spread: "Spread") -> str:
+    """An accuracy over several seeds, in per cent."""
+    return _percent(spread.mean) + ("" if spread.std is None else f" ± {_percent(spread.std)}")
+
+
+def _p(comparison: "Comparison") -> str:
+    value = comparison["p_holm"]
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _verdict(row: "Combination", alike: Sequence[str]) -> str:
+    if row.comparison is None:
+        return "best on validation"
+    if row.name in alike:
+        return "not told apart"
+    return "better on test" if row.comparison["difference"] > 0 else "worse"
+
+
+def study_remarks(metrics: "Metrics") -> list[str]:
+    """What a study has found, in words: the best on validation, and how many no test tells from it."""
+    models, study, number = metrics["models"], metrics["study"], len(metrics["comparisons"])
+    best, alike = models[study["best"]], [models[name]["title"] for name in study["alike"]]
+    more = [f"{len(alike) - MOST_NAMED} more"] if len(alike) > MOST_NAMED else []
+    named = f": {'; '.join([*alike[:MOST_NAMED], *more])}" if alike else ""
+    told = f"No test tells {len(alike)} of {number} others from it" if alike else "A test tells each other from it"
+    told += f" ({_test(best, number)}){named}"
+    lines = [f"Best on validation: {best['title']}", told]
+    if "seeds" in best:
+        return [*lines, f"Confusion matrix and images: {best['title']} {first_seed(best)}"]
+    return [*lines, "One seed speaks of these trained networks, not of their settings: --seeds 5"]
+
+
+def _test(best: "Model", number: int) -> str:
+    """By which test a study compares its combinations with the best."""
+    test = f"paired t on test accuracies, {seed_count(best)} seeds" if "seeds" in best else "McNemar on the test images"
+    return f"{test}, Holm over {number} comparisons" if number > 1 else test
 
 
 def statistics_columns(metrics: "Metrics") -> tuple[list[tuple[str, str]], list[Column]]:
@@ -274,13 +465,13 @@ def _fact(value: object) -> str:
     return NOTHING if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _markdown(columns: Sequence[Column]) -> str:
+def markdown(columns: Sequence[Column]) -> str:
     """Lay `columns` out as Markdown whose bars stand below each other; names left, numbers right."""
     laid = []
     for header, kind, cells in columns:
         texts = [" ".join(text.split()).replace("|", "\\|") for text in (header, *cells)]
         width = max(map(len, [*texts, "---"]))
-        left = kind == "name"
+        left = kind in ("name", "setting")
         padded = [text.ljust(width) if left else text.rjust(width) for text in texts]
         laid.append([padded[0], "-" * width if left else "-" * (width - 1) + ":", *padded[1:]])
     return "\n".join(f"| {' | '.join(row)} |" for row in zip(*laid, strict=True))

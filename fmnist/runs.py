@@ -1,7 +1,7 @@
 """The folder of a run: begun, stopped, resumed, and its results put in the place of the former ones, all together.
 
     RECIPE/                       the results of the last finished run: weights, pictures, metrics.json, report.html
-    RECIPE/checkpoints/           of the run under way, else of that finished run: run.json and NAME-seedN-epochN.pt
+    RECIPE/checkpoints/           of the run under way, else of that finished run: run.json, and a folder for each trial
     RECIPE/checkpoints.finished/  of that finished run, while another is under way
     RECIPE/.results/              the results of the run under way, until all are there
     RECIPE/.finished/             all its results, while the former ones are taken out of their place
@@ -26,32 +26,37 @@ from fmnist.config import LENGTH_MATTERS, TrainConfig
 from fmnist.errors import Failed, Refused
 from fmnist.files import write_json
 from fmnist.metrics import Metrics
-from fmnist.options import NEVER_REMEMBERED, option, read_again
+from fmnist.options import FORGOTTEN, NEVER_REMEMBERED, SPREAD, option, read_again
+from fmnist.trials import RECORD
+from fmnist.workers import DATA
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Run:
     """One run of a recipe into `folder`, begun by `options` or, with `resume`, gone on with.
 
-    On resume the `options` that the run was begun with are joined to those given now. Raises Refused if there is
-    nothing to resume.
+    On resume the `options` that the run was begun with are joined to those given now. Where there is nothing to resume
+    the run is begun if `may_begin`; else Refused is raised.
     """
 
-    def __init__(self, folder: Path, resume: bool, options: dict[str, Any]) -> None:
-        self.folder, self.resume, self.options = Path(folder), resume, options
+    def __init__(self, folder: Path, resume: bool, options: dict[str, Any], may_begin: bool = False) -> None:
+        self.folder, self.options = Path(folder), options
         self.kept, self.results = self.folder / "checkpoints", self.folder / ".results"
-        self.trainings: dict[str, dict] = {}  # settings of each, by name
+        self.trainings: dict[str, dict] = {}  # settings of each trial, by name
         self._publish()  # of a run that was killed just then
-        if resume:
+        self.resume = resume and not (may_begin and not (self.kept / "run.json").exists())
+        if self.resume:
             self.notes = _read(self.kept / "run.json")
             if self.notes is None:
                 raise Refused(
                     f"--resume: there is no run to resume in {self.kept}, whose run.json is missing or damaged; "
                     "leave it out to start anew"
                 )
-            self.options = {**self.notes["options"], **options}
-            self._refuse_other_trainings(self.notes["options"], options)
+            forgotten = {*FORGOTTEN, *(SPREAD if options.keys() & SPREAD else ())}
+            begun = {name: value for name, value in self.notes["options"].items() if name not in forgotten}
+            self.options = {**begun, **options}
+            self._refuse_other_trainings(begun, options)
 
     @staticmethod
     def _refuse_other_trainings(begun: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -88,7 +93,7 @@ class Run:
             if ours.get(setting) != theirs.get(setting) and not self._may_differ(name, setting, ours)
         }
         if differences:
-            done = "a finished run keeps no optimizer's state, so it" if self.notes["finished"] else "a run"
+            done = "a finished trial keeps no optimizer's state, so a run" if self._finished() else "a run"
             raise Refused(
                 f"{done} cannot be resumed with other settings: {', '.join(sorted(differences))}; "
                 "give --resume the settings it was started with, or leave it out to start anew"
@@ -96,12 +101,13 @@ class Run:
 
     def _may_differ(self, name: str, setting: str, training: dict[str, Any]) -> bool:
         """More epochs may be asked for, unless it is finished or its schedule was laid out over their number."""
-        extendable = name not in self.notes["finished"] and training.get("schedule") not in LENGTH_MATTERS
-        return setting == "epochs" and extendable and training["epochs"] >= self._epochs_done()
+        if setting != "epochs" or training.get("schedule") in LENGTH_MATTERS or name in self._finished():
+            return False
+        return training["epochs"] >= Checkpoints(self.kept, name, {}).epochs
 
-    def _epochs_done(self) -> int:
-        """The most epochs that any training of the run has finished."""
-        return max((int(path.stem.rpartition("-epoch")[2]) for path in self.kept.glob("*-epoch[0-9]*.pt")), default=0)
+    def _finished(self) -> set[str]:
+        """The names of the trials that have finished."""
+        return {path.parent.name for path in self.kept.glob(f"*/{RECORD}")}
 
     @property
     def is_trained(self) -> bool:
@@ -130,14 +136,16 @@ class Run:
         if not self.resume and (self.kept / "run.json").exists() and not os.access(self.folder.parent, os.W_OK):
             raise Refused(f"{self.folder.parent}: cannot be written, to keep the run before; name another --output-dir")
         shutil.rmtree(self.results, ignore_errors=True)
+        shutil.rmtree(self.folder / DATA, ignore_errors=True)
         if not self.resume:
             self._set_checkpoints_aside()
-            self.notes = {"format": FORMAT, "files": {}, "finished": []}
+            self.notes = {"format": FORMAT, "files": {}}
             self.kept.mkdir()
         if not self.is_trained:
             if self.notes["files"]:  # more seeds: as the former run it is to be whole
                 shutil.copytree(self.kept, self.folder / "checkpoints.finished", dirs_exist_ok=True)
-            self.notes |= {"options": self.options, "trainings": self.trainings, "files": {}}
+            options = {name: value for name, value in self.options.items() if name not in FORGOTTEN}
+            self.notes |= {"options": options, "trainings": self.trainings, "files": {}}
         write_json(self.kept / "run.json", self.notes)
         self.results.mkdir()
 
@@ -149,16 +157,19 @@ class Run:
         if former is not None and former["files"]:
             shutil.rmtree(finished, ignore_errors=True)
             self.kept.replace(finished)
-        elif any(self.kept.glob("*.pt")):
+        elif any(self.kept.glob("*/*.pt")):
             aside = _free(self.folder / "checkpoints.unfinished")
             self.kept.replace(aside)
             print(f"checkpoints of an unfinished run are kept in {aside}; renamed checkpoints, they can be resumed")
         else:
             shutil.rmtree(self.kept)
 
-    def checkpoints(self, name: str) -> Checkpoints:
-        """The checkpoints of the training called `name`."""
-        return Checkpoints(self.kept, name, self.trainings[name])
+    @property
+    def threads(self) -> int | None:
+        """By how many threads the trials of the run that is to be resumed are computed; None for a new run."""
+        trainings = self.notes["trainings"].values() if self.resume else ()
+        counts = (one.get("machine", {}).get("threads") for one in trainings)
+        return next((count for count in counts if isinstance(count, int) and count > 0), None)
 
     def finish(self) -> None:
         """Put the results in their place: what is missing of a finished run, else all, for those of the run before."""
@@ -174,7 +185,7 @@ class Run:
             write_json(self.kept / "run.json", self.notes | {"files": self.notes["files"] | made})
             print(f"made again, as they were missing: {', '.join(missing)}")
             return
-        write_json(self.results / "run.json", self.notes | {"files": files, "finished": sorted(self.trainings)})
+        write_json(self.results / "run.json", self.notes | {"files": files})
         self.results.replace(self.folder / ".finished")
         self._publish()
 
@@ -189,8 +200,6 @@ class Run:
             self.kept.mkdir(exist_ok=True)
             for path in sorted(moving.iterdir()):
                 _move(path, self.kept if path.name == "run.json" else self.folder)
-            for name, settings in _read_certainly(self.kept / "run.json")["trainings"].items():
-                Checkpoints(self.kept, name, settings).finish()
             if not any(moving.iterdir()):
                 moving.rmdir()
 
@@ -218,6 +227,15 @@ class Run:
         aside.replace(kept)
         what = "files that the run before had not written are kept" if superseded else "the run before is kept whole"
         print(f"{what} in {kept}")
+
+
+def finished_trials(folder: Path) -> list[Path]:
+    """The folders of the trials of the finished run in `folder`. Raises Refused if there is none."""
+    for kept in (folder / "checkpoints.finished", folder / "checkpoints"):  # the first, while another is under way
+        notes = _read(kept / "run.json")
+        if notes is not None and notes["files"]:
+            return [kept / name for name in notes["trainings"]]
+    raise Refused(f"{folder}: holds no finished run; name the folder of one, such as outputs/classic")
 
 
 def note_drawn(folder: Path, pictures: Iterable[tuple[str, Path]]) -> None:
@@ -258,7 +276,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     notes = _read_json(path)
     try:
         files = notes["files"] | notes.get("drawn", {})
-        names = [*files, *notes["finished"]]
+        names = [*files, *notes["trainings"]]
         groups = [group for training in notes["trainings"].values() for group in training.values()]
         here = all(name == Path(name).name not in ("", "..") for name in names)  # and nowhere else
         sound = notes["format"] == FORMAT and here

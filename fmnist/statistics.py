@@ -6,7 +6,8 @@ seed each, McNemar's test tells two trained networks apart, which is a smaller q
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,11 +15,12 @@ from scipy import stats
 
 if TYPE_CHECKING:
     from fmnist.evaluation import Predictions
-    from fmnist.metrics import Comparison, Reproduction
+    from fmnist.metrics import Comparison, Effect, Reproduction
 
 SIGNIFICANT = 0.05  # a p value below it counts as more than noise
 CONFIDENCE = 0.95  # of the intervals in metrics.json
 MOST_SEEDS = 10_000  # nobody trains more
+LEAST_STD = 1e-4  # of differences: one image in 10,000; where they vary by less, that is how they were rounded
 SAME = 1e-9  # accuracies closer than this differ by rounding: one image in 10,000 is 1e-4
 
 
@@ -40,18 +42,27 @@ def mcnemar(a_correct: np.ndarray, b_correct: np.ndarray) -> float:
 
     Both are bool [T], of the same T images. Only images on which one of the two is correct count: a binomial test.
     """
-    only_a, only_b = int((a_correct & ~b_correct).sum()), int((b_correct & ~a_correct).sum())
+    only_a, only_b = _only_one(a_correct, b_correct)
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def paired_t(differences: np.ndarray) -> float:
-    """Return the two-sided p value of the paired t test that the mean of at least two differences is 0.
+def _only_one(a_correct: np.ndarray, b_correct: np.ndarray) -> tuple[int, int]:
+    """How many images only a, and how many only b, gets right."""
+    return int((a_correct & ~b_correct).sum()), int((b_correct & ~a_correct).sum())
 
-    Where they never vary there is no t; the answer is certain: 1 if they are all 0, else 0.
+
+def paired_t(differences: np.ndarray) -> np.ndarray:
+    """Return the two-sided p values [...] of paired t tests that the means of `differences` [..., n] are 0; n > 1.
+
+    The differences are of accuracies: of two seeds they are soon equal to the image, which shows nothing.
     """
-    if _constant(differences):
-        return float(abs(differences[0]) < SAME)
-    return float(stats.ttest_1samp(differences, 0).pvalue)
+    n = differences.shape[-1]
+    return 2 * stats.t.sf(np.abs(differences.mean(axis=-1)) / _std(differences) * np.sqrt(n), n - 1)
+
+
+def _std(differences: np.ndarray) -> np.ndarray:
+    """Sample standard deviation [...] of differences of accuracies [..., n], as far as it can be told from rounding."""
+    return np.maximum(differences.std(axis=-1, ddof=1), LEAST_STD)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -71,7 +82,7 @@ def equivalence(a: np.ndarray, b: np.ndarray, margin: float) -> float:
 
     Below 5 %, the samples `a` and `b`, of at least two values each, are shown to be equivalent within the margin.
     """
-    if _constant(a) and _constant(b):
+    if max(np.ptp(a), np.ptp(b)) < SAME:
         return float(abs(np.mean(a) - np.mean(b)) >= margin)
 
     def one_sided(shift: float, alternative: str) -> float:
@@ -81,26 +92,37 @@ def equivalence(a: np.ndarray, b: np.ndarray, margin: float) -> float:
     return max(one_sided(margin, "greater"), one_sided(-margin, "less"))
 
 
-def _constant(values: np.ndarray) -> bool:
-    return np.ptp(values) < SAME
-
-
 # Intervals
 
 
-def interval(differences: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the confidence interval (low, high) of the mean of at least two differences, by Student's t."""
-    return _t_interval(differences, confidence, np.sqrt(1 / len(differences)))
+def interval(differences: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Return the confidence intervals, low and high [2, ...], of the means of `differences` [..., n], by Student's t.
+
+    n is at least 2; the differences are of accuracies.
+    """
+    return _t_interval(differences.mean(axis=-1), _std(differences), differences.shape[-1], confidence)
 
 
-def prediction_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the interval (low, high) in which one more value falls, given at least two: mean ± t·s·√(1 + 1/n)."""
-    return _t_interval(values, confidence, np.sqrt(1 + 1 / len(values)))
+def prediction_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Return the intervals [2, ...] in which one more of `values` [..., n] falls: mean ± t·s·√(1 + 1/n); n > 1."""
+    n = values.shape[-1]
+    return _t_interval(values.mean(axis=-1), values.std(axis=-1, ddof=1) * np.sqrt(n + 1), n, confidence)
 
 
-def _t_interval(values: np.ndarray, confidence: float, scale: float) -> tuple[float, float]:
-    margin = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * np.std(values, ddof=1) * scale
-    return float(np.mean(values) - margin), float(np.mean(values) + margin)
+def _t_interval(mean: np.ndarray, std: np.ndarray, n: int, confidence: float) -> np.ndarray:
+    margin = stats.t.ppf((1 + confidence) / 2, n - 1) * std / np.sqrt(n)
+    return np.stack([mean - margin, mean + margin])
+
+
+def image_interval(only_a: np.ndarray, only_b: np.ndarray, images: int, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Return the confidence intervals, low and high [2, ...], of how much more often b is correct than a on new images.
+
+    Of so many `images`, int [...] are those that only a, or only b, gets right. After Bonett and Price, "Adjusted Wald
+    confidence interval for a difference of binomial proportions based on paired data" (2012).
+    """
+    a, b = ((count + 1) / (images + 2) for count in (only_a, only_b))
+    margin = stats.norm.ppf((1 + confidence) / 2) * np.sqrt((a + b - (b - a) ** 2) / (images + 2))
+    return np.stack([b - a - margin, b - a + margin])
 
 
 def mean_and_std(summaries: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -121,9 +143,7 @@ def seeds_needed(differences: np.ndarray, power: float = 0.8, alpha: float = SIG
     As many as show it with probability `power`, if mean and standard deviation of the at least two differences are
     the true ones. None where the mean is 0, or more than 10,000 seeds are needed.
     """
-    if _constant(differences):
-        return None if abs(differences[0]) < SAME else 2
-    effect = abs(np.mean(differences)) / np.std(differences, ddof=1)
+    effect = abs(np.mean(differences)) / _std(differences)
 
     def reached(n: int) -> float:  # a significant difference of the wrong sign shows nothing
         return stats.nct.sf(stats.t.ppf(1 - alpha / 2, n - 1), n - 1, effect * np.sqrt(n))
@@ -157,14 +177,12 @@ def compare(pairs: Sequence[tuple[str, str]], runs: dict[str, list[Scored]]) -> 
     """Compare network b with a, for each (a, b) of `pairs`, by their `runs`, one for each seed and in the same order.
 
     One seed: McNemar's test, which tells two trained networks apart and says nothing of their recipes. Several seeds:
-    the paired t test on the test accuracies, its p values adjusted by Holm's method over all the pairs.
+    the paired t test on the test accuracies. The p values are adjusted by Holm's method over all the pairs.
     """
-    if any(len(runs[name]) == 1 for pair in pairs for name in pair):
-        return [_compare_networks(a, b, runs) for a, b in pairs]
-    differences = [_differences(runs[a], runs[b]) for a, b in pairs]
-    p_values = [paired_t(difference) for difference in differences]
-    compared = zip(pairs, differences, p_values, holm(p_values), strict=True)
-    return [_compare_recipes(*comparison, len(pairs)) for comparison in compared]
+    one_seed = any(len(runs[name]) == 1 for pair in pairs for name in pair)
+    tested = [_compare_networks(a, b, runs) if one_seed else _compare_recipes(a, b, runs) for a, b in pairs]
+    adjusted = holm([comparison["p_value"] for comparison in tested])
+    return [_judged(comparison, p_holm, len(pairs)) for comparison, p_holm in zip(tested, adjusted, strict=True)]
 
 
 def _differences(a: list[Scored], b: list[Scored]) -> np.ndarray:
@@ -172,50 +190,131 @@ def _differences(a: list[Scored], b: list[Scored]) -> np.ndarray:
 
 
 def _compare_networks(a: str, b: str, runs: dict[str, list[Scored]]) -> "Comparison":
-    """Compare two trained networks, one seed each."""
+    """Compare two trained networks, one seed each, by the images that only one of them gets right."""
     a_correct, b_correct = (runs[name][0].predictions.correct for name in (a, b))
-    p_value = mcnemar(a_correct, b_correct)
-    differ = "differ" if p_value < SIGNIFICANT else "do not differ by more than chance"
+    images = len(a_correct)
     return {
         "a": a,
         "b": b,
         "difference": float(_differences(runs[a], runs[b])[0]),
-        "p_value": p_value,
+        "interval": image_interval(*_only_one(a_correct, b_correct), images).tolist(),
+        "p_value": mcnemar(a_correct, b_correct),
         "test": "McNemar",
-        "n": len(a_correct),
-        "verdict": f"these two trained networks {differ} (McNemar {_p(p_value)}, {len(a_correct):,} images); "
-        "one seed says nothing about the recipes: --seeds 5",
+        "n": images,
     }
 
 
-def _compare_recipes(
-    pair: tuple[str, str], differences: np.ndarray, p_value: float, p_holm: float, comparisons: int
-) -> "Comparison":
-    """Compare two recipes by the differences of several seeds, as one of so many comparisons."""
-    low, high = interval(differences)
-    # At the level of Holm's first step, the strictest, so that the number does not depend on the other comparisons.
-    needed = seeds_needed(differences, alpha=SIGNIFICANT / comparisons)
-    significant = p_holm < SIGNIFICANT
-    adjusted = " after Holm" if comparisons > 1 else ""
-    evidence = f"paired t {_p(p_holm)}{adjusted}, {len(differences)} seeds"
-    points = f"95 % interval {100 * low:+.2f} to {100 * high:+.2f} points"
-    verdict = f"{'more' if significant else 'no more'} than noise ({evidence}; {points})"
+def _compare_recipes(a: str, b: str, runs: dict[str, list[Scored]]) -> "Comparison":
+    """Compare two recipes by the differences of several seeds."""
+    differences = _differences(runs[a], runs[b])
     return {
-        "a": pair[0],
-        "b": pair[1],
+        "a": a,
+        "b": b,
         "difference": float(differences.mean()),
-        "p_value": p_value,
-        "p_holm": p_holm,
+        "differences": differences.tolist(),
+        "interval": interval(differences).tolist(),
+        "p_value": float(paired_t(differences)),
         "test": "paired t",
         "n": len(differences),
-        "interval": [low, high],
-        **({"seeds_needed": needed} if needed else {}),
-        "verdict": verdict if significant or not needed else f"{verdict}; about {needed:,} seeds would tell",
     }
+
+
+def _judged(comparison: "Comparison", p_holm: float, comparisons: int) -> "Comparison":
+    """A comparison, one of so many, with its verdict by the adjusted p value."""
+    significant = p_holm < SIGNIFICANT
+    evidence = f"95 % interval; {comparison['test']} {_p(p_holm)}{' after Holm' if comparisons > 1 else ''}"
+    judged = comparison | {"p_holm": p_holm}
+    if comparison["test"] == "McNemar":
+        differ = "differ" if significant else "do not differ by more than chance"
+        words = f"these two trained networks {differ} ({evidence}, {comparison['n']:,} images)"
+        return judged | {"verdict": f"{words}; one seed says nothing about the recipes: --seeds 5"}
+    # At the level of Holm's first step, the strictest, so that the number does not depend on the other comparisons.
+    needed = seeds_needed(np.array(comparison["differences"]), alpha=SIGNIFICANT / comparisons)
+    words = f"{'more' if significant else 'no more'} than noise at {comparison['n']} seeds"
+    more = "" if significant else f"; about {needed:,} would tell" if needed else _never_told(comparison)
+    return judged | ({"seeds_needed": needed} if needed else {}) | {"verdict": f"{words}{more} ({evidence})"}
+
+
+def _never_told(comparison: "Comparison") -> str:
+    return f"; not even {MOST_SEEDS:,} would tell" if abs(comparison["difference"]) >= SAME else ""
 
 
 def _p(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+# Factorials
+
+
+def factorial_effects(levels: Mapping[str, Sequence[Any]], responses: Sequence[Sequence[float]]) -> "list[Effect]":
+    """Return the main effects and interactions of a full factorial of factors with two levels each (Fisher 1935).
+
+    `levels` gives each factor's level in each of C = 2^k configurations, of which the first has the low ones;
+    `responses` [C][S] their test accuracies from S seeds. An effect is the mean of the responses with the high level
+    less that with the low one; an interaction, half the difference of one factor's effects at the two levels of the
+    other. Both are twice the coefficients of a least-squares fit with levels of -1 and 1. Their error is the variance
+    between the seeds of a configuration, pooled; of one seed, that of the interactions, which then have no interval.
+    Empty where the configurations are not each combination once.
+    """
+    signs = _signs(levels)
+    if signs is None:
+        return []
+    accuracies, (count, factors) = np.asarray(responses, float), signs.shape
+    terms = [term for size in range(1, factors + 1) for term in combinations(range(factors), size)]
+    contrasts = np.array([signs[:, term].prod(axis=1) for term in terms])  # [2^k - 1, C], of -1 and 1
+    effects = contrasts @ accuracies.mean(axis=1) / (count / 2)
+    if accuracies.shape[1] > 1:
+        tested, freedom = len(terms), accuracies.size - count
+        error = 2 * np.sqrt(accuracies.var(axis=1, ddof=1).mean() / accuracies.size)
+    else:
+        tested, freedom = factors, len(terms) - factors
+        error = np.sqrt(np.square(effects[factors:]).mean()) if freedom else 0.0
+    p_values = [_two_sided(effect, error, freedom) for effect in effects[:tested]] if freedom else []
+    adjusted = holm(p_values) + [None] * len(terms)
+    names = [[list(levels)[n] for n in term] for term in terms]
+    return [
+        _effect(name, levels, effect, error, freedom, p_holm)
+        for name, effect, p_holm in zip(names, effects, adjusted, strict=False)
+    ]
+
+
+def _signs(levels: Mapping[str, Sequence[Any]]) -> np.ndarray | None:
+    """The levels as -1 and 1, int [C, k], the first being -1; None where they are no full factorial of two levels."""
+    if not levels or not all(levels.values()):
+        return None
+    signs = np.array([[1 if level != own[0] else -1 for level in own] for own in levels.values()]).T
+    two_each = all(len({str(level) for level in own}) == 2 for own in levels.values())
+    complete = len(signs) == 2 ** len(levels) == len(np.unique(signs, axis=0))
+    return signs if two_each and complete else None
+
+
+def _two_sided(effect: float, error: float, freedom: int) -> float:
+    """Return the p value of a t test that an effect of this standard error is 0."""
+    return float(2 * stats.t.sf(abs(effect) / error, freedom)) if error else float(abs(effect) < SAME)
+
+
+def _effect(
+    factors: list[str],
+    levels: Mapping[str, Sequence[Any]],
+    effect: float,
+    error: float,
+    freedom: int,
+    p_holm: float | None,
+) -> "Effect":
+    """One effect with its standard error; without a `p_holm` there is no test of it."""
+    own = levels[factors[0]]
+    low, high = (own[0], next(level for level in own if level != own[0])) if len(factors) == 1 else ("", "")
+    known: Effect = {"factors": factors, "low": str(low), "high": str(high), "effect": float(effect)}
+    if p_holm is None:
+        return known | {"verdict": "one seed: no verdict"}
+    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error)
+    return known | {
+        "degrees_of_freedom": freedom,
+        "interval": [float(effect) - margin, float(effect) + margin],
+        "p_value": _two_sided(effect, error, freedom),
+        "p_holm": p_holm,
+        "verdict": f"{'more' if p_holm < SIGNIFICANT else 'no more'} than noise (t test {_p(p_holm)} after Holm)",
+    }
 
 
 def reproduction(key: str, published: float, values: Sequence[float]) -> "Reproduction":
@@ -229,7 +328,7 @@ def reproduction(key: str, published: float, values: Sequence[float]) -> "Reprod
         return {"verdict": "reproduced" if all(value == published for value in values) else "not reproduced", "n": n}
     if n == 1:
         return {"verdict": "one seed: no verdict", "n": n}
-    low, high = prediction_interval(values)
+    low, high = prediction_interval(np.asarray(values)).tolist()
     exceeded = published > high if key.endswith("loss") else published < low
     verdict = "reproduced" if low <= published <= high else "exceeded" if exceeded else "not reproduced"
     return {"verdict": verdict, "n": n, "low": low, "high": high}

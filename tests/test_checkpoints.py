@@ -1,5 +1,6 @@
 """Checkpoints and weights on disk: which are kept, which serves, and what every other file is refused with."""
 
+import math
 import sys
 import time
 import zipfile
@@ -45,7 +46,7 @@ def names(store: Checkpoints) -> list[str]:
 
 def test_the_newest_is_loaded_and_the_last_two_are_kept(tmp_path):
     store = fill(tmp_path, best=7.0)
-    assert names(store) == ["ffn-seed0-epoch0002.pt", "ffn-seed0-epoch0001.pt"]
+    assert names(store) == ["epoch0002.pt", "epoch0001.pt"]
     content = store.newest()
     assert content["learner"]["model"]["weight"].unique().tolist() == [2]
     assert content["best_state"]["weight"].unique().tolist() == [7]
@@ -55,7 +56,7 @@ def test_the_newest_is_loaded_and_the_last_two_are_kept(tmp_path):
 
 def test_the_ten_thousandth_epoch_is_newer_than_the_one_before(tmp_path):
     store = fill(tmp_path, epochs=(9_998, 9_999, 10_000))
-    assert names(store) == ["ffn-seed0-epoch10000.pt", "ffn-seed0-epoch9999.pt"]
+    assert names(store) == ["epoch10000.pt", "epoch9999.pt"]
 
 
 def test_a_fresh_checkpoint_is_not_dropped_for_an_older_one_of_a_higher_number_that_stays(tmp_path, monkeypatch):
@@ -64,13 +65,13 @@ def test_a_fresh_checkpoint_is_not_dropped_for_an_older_one_of_a_higher_number_t
     unlink = Path.unlink
 
     def stays(path: Path, missing_ok: bool = False) -> None:
-        if path.name == "ffn-seed0-epoch0009.pt":
+        if path.name == "epoch0009.pt":
             raise PermissionError(13, "in use", str(path))
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", stays)
     store = fill(tmp_path, epochs=(0, 1))
-    assert names(store) == ["ffn-seed0-epoch0009.pt", "ffn-seed0-epoch0001.pt", "ffn-seed0-epoch0000.pt"]
+    assert names(store) == ["epoch0009.pt", "epoch0001.pt", "epoch0000.pt"]
 
 
 def test_trainings_do_not_touch_each_other(tmp_path):
@@ -93,7 +94,7 @@ def test_of_a_finished_training_stay_its_history_and_the_weights_that_were_score
     before, size = store.newest(), store.paths()[0].stat().st_size
     store.finish()
     after = store.newest()
-    assert names(store) == ["ffn-seed0-epoch0002.pt"]
+    assert names(store) == ["epoch0002.pt"]
     assert store.paths()[0].stat().st_size < size / 5, "what takes space is gone"
     assert after["learner"].keys() == {"model"}
     assert after["learner"]["model"]["weight"].unique().tolist() == [scored]
@@ -112,7 +113,7 @@ def refusal(store: Checkpoints) -> str:
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     fill(tmp_path)
     other = {**SETTINGS, "network": {**SETTINGS["network"], "hidden": [5]}}
-    assert "ffn-seed0-epoch0002.pt is of another network" in refusal(kept(tmp_path, other))
+    assert "epoch0002.pt is of another network" in refusal(kept(tmp_path, other))
 
 
 # NAME.pth
@@ -154,6 +155,16 @@ def test_what_a_weights_file_holds(tmp_path):
         assert not content["state_dict"][key].requires_grad
     assert load_weights(tmp_path / "ffn.pth").keys() == content.keys()
     assert [path.name for path in tmp_path.iterdir()] == ["ffn.pth"]
+
+
+def test_weights_carry_the_temperature_that_calibrates_them(tmp_path):
+    save_weights(tmp_path, NETWORK, "classic", NETWORK.build().state_dict(), "first", temperature=1.5)
+    assert load_weights(tmp_path / "ffn.pth")["temperature"] == 1.5
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, "hot", [1.5], 10**400])
+def test_a_temperature_that_is_none_is_refused(temperature, tmp_path):
+    assert "was not written by this version" in refused(weights(tmp_path, temperature=temperature))
 
 
 def test_weights_lie_on_the_cpu_wherever_they_were_trained(tmp_path):
@@ -372,9 +383,9 @@ def test_an_altered_byte_is_noticed_wherever_it_is(tmp_path):
 
 def test_a_weights_file_in_the_place_of_a_checkpoint_is_passed_over(tmp_path, capsys):
     store = fill(tmp_path)
-    weights(tmp_path, replace(NETWORK, name="w")).replace(tmp_path / "ffn-seed0-epoch0003.pt")
+    weights(tmp_path, replace(NETWORK, name="w")).replace(store.folder / "epoch0003.pt")
     assert len(store.newest()["history"]) == 2
-    assert "ffn-seed0-epoch0003.pt" in capsys.readouterr().out
+    assert "epoch0003.pt" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("settings", [None, 7, {}, {"network": 7}], ids=str)
@@ -382,4 +393,4 @@ def test_a_checkpoint_of_crafted_settings_is_refused(settings, tmp_path):
     store = fill(tmp_path, epochs=(0,))
     content = {**checkpoints.load(store.paths()[0]), "settings": settings}
     save(store.paths()[0], content)
-    assert "ffn-seed0-epoch0000.pt" in refusal(store)
+    assert "epoch0000.pt" in refusal(store)

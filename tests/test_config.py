@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fashionmnist
-from fmnist import data, options, runs
+from fmnist import data, options, trials
 from fmnist.checkpoints import Checkpoints, rebuild
 from fmnist.config import Network, Recipe, TrainConfig, import_class
 from fmnist.device import Machine
@@ -180,7 +180,8 @@ def test_a_network_of_ones_own_takes_the_place_of_the_recipes(tmp_path):
     recipe = own(tmp_path, recipe="evolution", epochs=2).checked()
     (network,) = recipe.networks
     assert (network.name, network.title, network.is_users_own, network.is_convolutional) == ("net", "Net", True, True)
-    assert network.training == TrainConfig(epochs=2, optimizer="adamw", lr=3e-4, weight_decay=0.01, validation=0.1)
+    last = {"validation": 0.1, "select_best": False}
+    assert network.training == TrainConfig(epochs=2, optimizer="adamw", lr=3e-4, weight_decay=0.01, **last)
     assert network.published == {}
     assert recipe.pairs == []
 
@@ -209,16 +210,13 @@ class Stop(Exception):
     pass
 
 
-def trained(recipe: Recipe, folder: Path, resume: bool = False) -> tuple[runs.Run, Trained]:
-    """Train with fashionmnist's own `train`."""
+def trained(recipe: Recipe, folder: Path) -> tuple[trials.Trial, Trained]:
+    """Train the one network of `recipe`, or what is left of its training."""
     made = [torch.from_numpy(array) for array in tiny.make(train=120, test=40)]
     dataset = data.FashionMNIST(made[0], made[1].long(), made[2], made[3].long(), "made up")
-    folder.mkdir(exist_ok=True)
-    (network,) = recipe.networks
-    run = runs.Run(folder, resume, {"network": "my_net.py:Net"})
-    run.plan({network.run_name: network.settings})
-    run.start()
-    return run, fashionmnist.train(network, recipe, dataset, Machine(torch.device("cpu"), "bf16"), run)
+    (trial,) = trials.plan(recipe, 1, dataset, Machine(torch.device("cpu"), "bf16"), folder)
+    trials.train(trial, dataset)
+    return trial, trials.read(trial, made[2].numpy())
 
 
 def test_a_network_of_ones_own_is_trained_stopped_resumed_and_rebuilt(tmp_path, monkeypatch):
@@ -235,12 +233,13 @@ def test_a_network_of_ones_own_is_trained_stopped_resumed_and_rebuilt(tmp_path, 
         patch.setattr(Checkpoints, "save", stops)
         with pytest.raises(Stop):
             trained(recipe, tmp_path / "parts")
-    parts, resumed = trained(recipe, tmp_path / "parts", resume=True)
+    trial, resumed = trained(recipe, tmp_path / "parts")
     assert without_times(resumed.history) == without_times(unbroken.history)
     assert resumed.evaluation.test_loss == unbroken.evaluation.test_loss
     assert unbroken.evaluation.test_accuracy > 0.3
     assert unbroken.cost == {"parameters": 4 * 26 + 1450, "multiply_adds": 36 * 25 * 4 + 1440}
 
-    model, content = rebuild(parts.results / "net.pth", [options.users_own(f"{tmp_path}/my_net.py:Net")])
+    fashionmnist.keep_weights([trial], tmp_path)
+    model, content = rebuild(tmp_path / "net.pth", [options.users_own(f"{tmp_path}/my_net.py:Net")])
     assert content["title"] == "Net"
-    assert equal(model.state_dict(), torch.load(whole.results / "net.pth", weights_only=True)["state_dict"])
+    assert equal(model.state_dict(), trials.weights(whole))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from fmnist import device
 from fmnist.device import Machine, choose_device, choose_precision, set_up
@@ -48,8 +49,8 @@ def test_auto_precision_follows_the_processors_flags(capabilities, precision, mo
     assert choose_precision("auto", CPU) == precision
     assert choose_precision("fp32", CPU) == "fp32"
     assert choose_precision("bf16", CPU) == "bf16"
-    assert set_up({"device": "cpu"}, by_torch=True) == (CPU, precision)
-    assert set_up({"device": "cpu"}, by_torch=False) == (CPU, "fp32"), "NumPy has no bf16"
+    assert set_up({"device": "cpu"}, by_torch=True)[:2] == (CPU, precision)
+    assert set_up({"device": "cpu"}, by_torch=False)[:2] == (CPU, "fp32"), "NumPy has no bf16"
 
 
 def test_auto_precision_on_other_devices(monkeypatch):
@@ -60,8 +61,22 @@ def test_auto_precision_on_other_devices(monkeypatch):
 
 def test_the_card_is_part_of_what_the_weights_depend_on(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "Card 9000")
-    assert Machine(CUDA, "bf16").settings == {"device": "cuda", "precision": "bf16", "card": "Card 9000"}
-    assert Machine(CPU, "fp32").settings == {"device": "cpu", "precision": "fp32"}
+    assert Machine(CUDA, "bf16", 2).settings == {
+        **{"device": "cuda", "precision": "bf16", "threads": 2, "card": "Card 9000"}
+    }
+    assert Machine(CPU, "fp32", 2).settings == {"device": "cpu", "precision": "fp32", "threads": 2}
+
+
+def test_threads_are_as_many_as_torch_takes_unless_a_number_is_said():
+    before = torch.get_num_threads()
+    try:
+        assert set_up({"device": "cpu"}, by_torch=True).threads == before
+        assert set_up({"device": "cpu"}, by_torch=True, threads=before + 1).threads == before + 1
+        assert torch.get_num_threads() == before + 1
+        blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        assert set(blas) <= {before + 1, 1}, "a library may have been built for one thread"
+    finally:
+        device.set_threads(before)
 
 
 # Equal seeds, equal numbers

@@ -88,6 +88,24 @@ def test_the_training_subset_is_chosen_by_the_seed():
     assert accuracies[0] != accuracies[1]
 
 
+def test_held_out_images_calibrate_the_test_images_and_nothing_else():
+    """The oracle is 78 % sure, and 73 % correct or so."""
+    dataset, train_predicted, predicted = made_up(2300, 610)
+    train_indices, held_out = split(2300, 0.2, seed=3)
+    plainly, with_held_out = (evaluate(Oracle(), dataset, train_indices, chosen) for chosen in (None, held_out))
+    assert plainly.calibration is None
+    assert evaluate(Oracle(), dataset, train_indices, held_out[:0]).calibration is None
+    calibration = with_held_out.calibration
+    assert (calibration["validation_images"], calibration["nll"]) == (460, pytest.approx(with_held_out.test_loss))
+    accuracy = (predicted == dataset.test_labels.numpy()).mean()
+    assert calibration["ece"] == pytest.approx(abs(accuracy - 200 / 256))
+    assert calibration["bins"]["count"] == [610]
+    # Only one probability occurs: the temperature makes it as high as the validation images are often correct.
+    correct = (train_predicted[held_out] == dataset.train_labels[held_out].numpy()).mean()
+    assert calibration["bins_after"]["confidence"] == pytest.approx([correct], abs=1e-3)
+    assert with_held_out.test_accuracy == plainly.test_accuracy
+
+
 # By class
 
 

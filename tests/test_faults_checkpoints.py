@@ -15,6 +15,7 @@ from benchmarks.soak import soak
 from fmnist import checkpoints
 from tests.helpers import child, tiny
 from tests.helpers.bench import (
+    FILES,
     MADE,
     MOMENTS,
     at_step,
@@ -71,12 +72,12 @@ def test_a_checkpoint_that_cannot_be_written_harms_no_other(error, bench, tmp_pa
     failed = child.run(**bench.settings("classic", output, patches=(saving(4, "half_way", copy),)))
     assert failed.returncode == 1
     if error.startswith("OSError"):
-        assert "ffn-seed0-epoch0003.pt: Input/output error" in child.only_line(failed, 1)
+        assert "ffn-seed0/epoch0003.pt: Input/output error" in child.only_line(failed, 1)
     before = child.snapshot(copied)
     (stray,) = [name for name in before if name.endswith(".partial")]  # so it did happen half-way
     del before[stray]
-    assert sorted(before) == ["ffn-seed0-epoch0001.pt", "ffn-seed0-epoch0002.pt", "run.json"]
-    assert child.snapshot(output / "classic" / "checkpoints") == before
+    assert sorted(before) == ["epoch0001.pt", "epoch0002.pt"]
+    assert child.snapshot(output / "classic" / "checkpoints" / "ffn-seed0") == before
 
     assert "from epoch 3" in resumed(bench, output).stdout
     ends_as_unbroken(bench, output)
@@ -86,7 +87,7 @@ def test_a_checkpoint_that_cannot_be_written_harms_no_other(error, bench, tmp_pa
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_around_the_writing_of_a_checkpoint(moment, bench, tmp_path):
     interrupted(bench, tmp_path, saving(4, moment))
-    folder = tmp_path / "classic" / "checkpoints"
+    folder = tmp_path / "classic" / "checkpoints" / "ffn-seed0"
     epochs = [path.stem[-1] for path in reversed(kept(tmp_path))]
     assert epochs == (["1", "2", "3"] if moment == "after" else ["1", "2"])
     partial = [path.stat().st_size for path in folder.glob(".*.partial")]
@@ -165,11 +166,18 @@ def test_what_a_killed_run_left_loads_without_running_code(stopped):
 
 
 @pytest.mark.fault(15, "--resume where nothing can be resumed")
-def test_resume_where_nothing_was_begun(bench, tmp_path):
-    line = child.only_line(resumed(bench, tmp_path), 2)
+def test_resume_alone_where_nothing_was_begun(bench, tmp_path):
+    words = ["--resume", "--data-dir", bench.data, "--output-dir", tmp_path]
+    line = child.only_line(child.run(words, files=FILES), 2)
     assert "--resume" in line
     assert str(tmp_path / "classic" / "checkpoints") in line
     assert child.snapshot(tmp_path) == {}
+
+
+def test_resume_of_a_command_that_was_never_given_begins_it(bench, tmp_path):
+    """So that what starts a job, and starts it again after a kill, has one thing to say."""
+    assert resumed(bench, tmp_path).returncode == 0
+    ends_as_unbroken(bench, tmp_path)
 
 
 @pytest.mark.fault(17, OTHER)

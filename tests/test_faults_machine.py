@@ -46,19 +46,19 @@ def test_a_checkpoint_that_finds_no_room_fails_and_the_earlier_one_serves(folder
     with child.started(arguments, files=table, patches=[LIMITS_THE_SIZE]) as process:
         child.wait_for(process, "limited")
         done = child.finish(process)
-    saved = folders[1] / "classic" / "checkpoints"
+    saved = folders[1] / "classic" / "checkpoints" / "ffn-seed0"
     line = child.only_line(done, 1)
     assert os.strerror(errno.EFBIG) in line
-    assert str(saved / "ffn-seed0-epoch0002.pt") in line
+    assert str(saved / "epoch0002.pt") in line
     assert "--resume" in line
     assert not strays(folders[1])
-    assert sorted(path.name for path in saved.glob("*.pt")) == ["ffn-seed0-epoch0000.pt", "ffn-seed0-epoch0001.pt"]
-    assert (saved / "ffn-seed0-epoch0001.pt").stat().st_size > 100_000, "the limit was in its way"
-    assert len(checkpoints.load(saved / "ffn-seed0-epoch0001.pt")["history"]) == 1
+    assert sorted(path.name for path in saved.glob("*.pt")) == ["epoch0000.pt", "epoch0001.pt"]
+    assert (saved / "epoch0001.pt").stat().st_size > 100_000, "the limit was in its way"
+    assert len(checkpoints.load(saved / "epoch0001.pt")["history"]) == 1
 
 
 @pytest.mark.fault(12, FULL_DISK)
-@pytest.mark.parametrize("name", ["ffn-seed0-epoch0002.pt", "ffn.pth", "metrics.json", "report.html"])
+@pytest.mark.parametrize("name", ["epoch0002.pt", "ffn.pth", "metrics.json", "report.html"])
 def test_any_file_that_finds_no_room_fails_by_its_name_and_the_run_can_go_on(
     folders, run_here, no_pictures, monkeypatch, name
 ):

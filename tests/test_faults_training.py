@@ -202,7 +202,7 @@ def test_a_loss_that_is_no_number(step, after, words, last, bench, tmp_path):
     assert before == {name: body for name, body in child.snapshot(output).items() if "checkpoints" not in name}
     json.loads((output / "classic" / "metrics.json").read_text(), parse_constant=pytest.fail)
     newest = kept(output)[0]
-    assert newest.name == f"ffn-seed0-epoch{last:04d}.pt"
+    assert newest.name == f"epoch{last:04d}.pt"
     assert all(tensor.isfinite().all() for tensor in checkpoints.load(newest)["learner"]["model"].values())
 
 

@@ -13,7 +13,9 @@ from fmnist.data import CLASSES
 from fmnist.evaluation import Predictions
 from fmnist.exploration import Exploration
 from fmnist.figures import comparisons, curves, dataset, predictions, style
+from fmnist.figures.reliability import reliability
 from tests.helpers.figure_checks import (
+    CALIBRATION,
     CONFUSION,
     IMAGES,
     LABELS,
@@ -61,6 +63,11 @@ GROWTH = {
     "epochs": [(1, 2, 3)],
 }
 
+EFFECTS = [
+    {"factors": ["pool"], "low": "max", "high": "stride", "effect": -0.005, "interval": [-0.006, -0.004]},
+    {"factors": ["pool", "optimizer"], "low": "", "high": "", "effect": 0.0002},
+]
+
 CASES = {
     "loss of one epoch": lambda p: curves.loss_curves(p, {"cnn": model("CNN", 0.9, epochs(1))}, "Loss"),
     "loss of eight by step": lambda p: curves.loss_curves(p, EIGHT, "Loss", by_step=True),
@@ -77,7 +84,9 @@ CASES = {
     "examples": lambda p: predictions.examples(p, PREDICTIONS, "CNN: correct and incorrect predictions"),
     "correct": lambda p: predictions.gallery(p, PREDICTIONS, "CNN: correct predictions", correct=True),
     "incorrect": lambda p: predictions.gallery(p, PREDICTIONS, "CNN: incorrect predictions", correct=False),
+    "reliability": lambda p: reliability(p, CALIBRATION, "CNN: reliability"),
     "accuracies": lambda p: comparisons.accuracy_comparison(p, EIGHT, "Test accuracy"),
+    "accuracies and effects": lambda p: comparisons.accuracy_comparison(p, EIGHT, "Test accuracy", EFFECTS),
     "gains": lambda p: comparisons.gains(p, VERSIONS, "Gains"),
     "gains of seeds": lambda p: comparisons.gains(p, SEEDS, "Gains"),
     "costs": lambda p: comparisons.cost_scatter(p, SEEDS, "Costs"),
@@ -147,6 +156,32 @@ def test_loss_curves_show_every_epoch_in_the_networks_colours(tmp_path):
     assert all(line.get_marker() != "None" for line in axes.lines)
     (alone,) = curves.loss_curves(tmp_path / "l.png", models, "Loss", only="ffn").axes[0].lines
     assert alone.get_color() == blue
+
+
+def test_published_losses_of_epochs_are_crosses(tmp_path):
+    published = {"epochs": [{"train_loss": 0.5}, {"train_loss": 0.4}]}
+    models = {"cnn": model("CNN", 0.9, epochs(2), published=published)}
+    figure = curves.loss_curves(tmp_path / "l.png", models, "Loss")
+    crosses = figure.axes[0].lines[-1]
+    assert crosses.get_marker() == "x"
+    assert crosses.get_xydata().tolist() == [[1, 0.5], [2, 0.4]]
+    assert "published" in texts(figure)
+
+
+def test_effects_stand_below_the_bars_with_their_intervals(tmp_path):
+    figure = comparisons.accuracy_comparison(tmp_path / "a.png", EIGHT, "Test accuracy", EFFECTS)
+    _, axes = figure.axes
+    interval, main, interaction, zero = axes.lines
+    assert interval.get_xdata() == pytest.approx([-0.6, -0.4])
+    assert (main.get_xdata(), interaction.get_xdata()) == (pytest.approx([-0.5]), pytest.approx([0.02]))
+    assert main.get_color() != interaction.get_color()
+    assert zero.get_xdata() == [0, 0]
+    assert {"pool: stride for max", "pool x optimizer", "-0.50", "+0.02", "main effect", "interaction"} <= texts(figure)
+
+
+def test_the_gain_of_the_last_version_over_the_first_stands_below_the_bars(tmp_path):
+    figure = comparisons.gains(tmp_path / "g.png", VERSIONS, "Gains")
+    assert figure.axes[0].get_xlabel().endswith("v0 to v1: +4.19 points")
 
 
 def test_a_ring_stands_around_the_epoch_whose_weights_are_scored(tmp_path):
@@ -287,6 +322,25 @@ def test_choice_is_spread_over_classes():
     assert predictions.spread_over_classes(np.arange(7), labels, 4).tolist() == [0, 1, 4, 3]
     assert predictions.spread_over_classes(np.arange(7), labels, 99).tolist() == [0, 1, 2, 5, 4, 3, 6]
     assert predictions.spread_over_classes(np.array([], int), labels, 4).tolist() == []
+
+
+def test_reliability_shows_each_bin_before_and_after_with_its_interval(tmp_path):
+    before, after, counts, _ = reliability(tmp_path / "r.png", CALIBRATION, "t").axes
+    diagonal, points, *_ = before.lines
+    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert points.get_xydata().tolist() == [[0.3, 0.0], [0.55, 0.4], [0.98, 0.97]]
+    assert after.lines[1].get_ydata().tolist() == [1.0, 0.56, 0.98]
+    assert [bar.get_height() for bar in counts.patches] == [1, 200, 9799]
+    assert "expected calibration error 4.31%" in before.get_title()
+    assert after.get_title() == "at temperature 1.62, from 6,000 held-out images\nexpected calibration error 0.87%"
+    # Wilson's interval (1927) for 80 of 200, written out.
+    z, n, p = 1.959964, 200, 0.4
+    middle, half = (
+        (p + z * z / 2 / n) / (1 + z * z / n),
+        z / (1 + z * z / n) * (p * (1 - p) / n + (z / 2 / n) ** 2) ** 0.5,
+    )
+    ends = before.containers[0].lines[2][0].get_segments()[1][:, 1]
+    assert ends == pytest.approx([middle - half, middle + half])
 
 
 # The data set, and comparisons

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
@@ -23,17 +24,25 @@ from recipes import RECIPES
 from tests.helpers import tiny
 
 ROOT = Path(__file__).parents[1]
-MACHINE = Machine(torch.device("cpu"), "fp32")
+MACHINE = Machine(torch.device("cpu"), "fp32", threads=3)
 MADE = tiny.make(train=40, test=30)
 DATASET = FashionMNIST(*(torch.from_numpy(array) for array in MADE), "made up", "first")
 CLASSIC = RECIPES["classic"]
 
 
-def scored(test_accuracy: float = 0.7) -> Evaluation:
+def scored(test_accuracy: float = 0.7, calibration: metrics.Calibration | None = None) -> Evaluation:
     probabilities = np.eye(10, dtype=np.float32)[MADE.test_labels]
     wrong = round(30 * (1 - test_accuracy))
     probabilities[:wrong] = np.roll(probabilities[:wrong], 1, axis=1)
-    return Evaluation(Predictions(MADE.test_images, MADE.test_labels, probabilities), test_accuracy, 0.5, 0.8, 0.75)
+    return Evaluation(
+        Predictions(MADE.test_images, MADE.test_labels, probabilities), test_accuracy, 0.5, 0.8, 0.75, calibration
+    )
+
+
+def calibrated(temperature: float) -> metrics.Calibration:
+    bins = {"confidence": [0.6, 0.9], "accuracy": [0.5, 0.9], "count": [10, 20]}
+    errors = {"ece": temperature / 10, "ece_after": 0.01, "nll": 0.5, "nll_after": 0.4}
+    return {"temperature": temperature, "validation_images": 4, **errors, "bins": bins, "bins_after": bins}
 
 
 def epochs(*accuracies: float | None) -> list[dict]:
@@ -67,7 +76,7 @@ def test_what_is_said_of_a_run():
     assert [collected[key] for key in ("recipe", "title", "source", "seed")] == [
         *("classic", CLASSIC.title, CLASSIC.source, 4)
     ]
-    assert [collected[key] for key in ("device", "precision", "threads")] == ["cpu", "fp32", torch.get_num_threads()]
+    assert [collected[key] for key in ("device", "precision", "threads")] == ["cpu", "fp32", 3]
     assert (collected["release"], collected["data"]["source"]) == ("first", "made up")
     assert collected["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert collected["versions"]["python"] == sys.version.split()[0]
@@ -109,8 +118,45 @@ def test_what_is_said_of_a_network_from_several_seeds():
     (comparison,) = collected["comparisons"]
     assert (comparison["a"], comparison["b"], comparison["n"], comparison["test"]) == ("ffn", "cnn", 2, "paired t")
     assert cnn["reproduction"].keys() == network.published.keys()
+    assert (cnn["reproduced_epochs"], collected["effects"]) == ([], [])
+    assert "total_gain" not in collected
     assert collected["best"] is None
     assert "best_epoch" not in cnn, "nothing was held out"
+
+
+def test_published_losses_of_epochs_are_judged_one_by_one():
+    losses = [{"train_loss": 1.0}, {"train_loss": 0.9}, {"train_loss": 0.1}]  # measured: 1 and 0.5
+    network = replace(CLASSIC.networks[0], published={"epochs": losses})
+    runs = [trained(network, seed, epochs(None, None)) for seed in (0, 1)]
+    recipe = replace(CLASSIC, networks=(network,))
+    model = collect({"ffn": runs}, None, DATASET._replace(release="current"), recipe)["models"]["ffn"]
+    assert model["reproduction"] == {}
+    judged = [(epoch["train_loss"]["verdict"], epoch["train_loss"]["n"]) for epoch in model["reproduced_epochs"]]
+    assert judged == [("reproduced", 2), ("exceeded", 2)]
+
+
+def test_versions_that_build_on_each_other_have_a_total_gain():
+    names = ("v0", "v1", "v2", "v3")
+    runs = {
+        name: [trained(network, 0, epochs(None, None), accuracy=0.6 + n / 10)]
+        for n, (name, network) in enumerate(zip(names, RECIPES["evolution"].networks, strict=True))
+    }
+    collected = collect(runs, recipe=RECIPES["evolution"])
+    total = collected["total_gain"]
+    assert (total["a"], total["b"], total["difference"]) == ("v0", "v3", pytest.approx(0.3))
+    assert [model["why"] for model in collected["models"].values()] == [n.why for n in RECIPES["evolution"].networks]
+
+
+def test_a_full_factorial_has_its_effects():
+    accuracy = {"max": 0.9, "stride": 0.7}
+    networks = RECIPES["choices"].networks
+    runs = {n.name: [trained(n, 0, epochs(None, None), accuracy=accuracy[n.arguments["pool"]])] for n in networks}
+    effects = collect(runs, recipe=RECIPES["choices"])["effects"]
+    assert {tuple(effect["factors"]): round(effect["effect"], 9) + 0 for effect in effects[:3]} == {
+        ("activation",): 0,
+        ("pool",): -0.2,
+        ("optimizer",): 0,
+    }
 
 
 def test_one_seed_has_neither_mean_nor_spread():
@@ -129,6 +175,17 @@ def test_the_best_network_and_epoch_are_chosen_on_validation():
     assert (model["best_epoch"], model["mean"]["best_epoch"]) == (3, 2.5)
     assert [row.get("best") for row in model["epochs"]] == [None, None, True]
     assert [row.get("best") for row in model["seeds"][1]["epochs"]] == [None, True, None]
+
+
+def test_calibration_is_told_of_the_first_seed_and_its_numbers_of_all():
+    network = CLASSIC.networks[0]
+    runs = [trained(network, seed, epochs(0.5), 1) for seed in (0, 1)]
+    runs = [replace(run, evaluation=scored(0.7, calibrated(1.0 + n))) for n, run in enumerate(runs)]
+    model = collect({"ffn": runs, "cnn": both()["cnn"]})["models"]["ffn"]
+    assert model["calibration"] == calibrated(1.0)
+    assert [(seed["temperature"], seed["ece"]) for seed in model["seeds"]] == [(1.0, 0.1), (2.0, 0.2)]
+    assert (model["mean"]["temperature"], model["mean"]["ece"]) == (1.5, pytest.approx(0.15))
+    assert not {"calibration", "temperature", "ece"} & collect(both())["models"]["cnn"].keys()
 
 
 # Types
@@ -159,7 +216,10 @@ def test_every_key_is_declared_with_its_type(seeds, explores):
         both(seeds)
         if not explores
         else {
-            network.name: [trained(network, seed, epochs(0.5, 0.6), 2) for seed in seeds]
+            network.name: [
+                replace(trained(network, seed, epochs(0.5, 0.6), 2), evaluation=scored(0.7, calibrated(1.5)))
+                for seed in seeds
+            ]
             for network in CLASSIC.networks
         }
     )

@@ -1,6 +1,7 @@
 """The networks: parameters counted by hand, and forward passes written out in the textbook's order."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -28,11 +29,14 @@ PARAMETERS = {
     ("evolution", "v1"): 640 + 73_856 + 2 * (64 + 128) + 46_090,
     ("evolution", "v2"): 640 + 73_856 + 2 * (64 + 128) + 4_719_616 + 1_049_600 + 2 * (1024 + 1024) + 10_250,
     ("evolution", "v3"): 640 + 73_856 + 2 * (64 + 128) + 4_719_616 + 1_049_600 + 2 * (1024 + 1024) + 10_250,
-    # Maps of 28, 14, 7 and 3: 576 inputs to the dense layer; with strides the last are 4x4: 1024 inputs.
-    ("choices", "relu"): 320 + 9_248 + 18_496 + 36_928 + 2 * 192 + 295_424 + 5_130,
-    ("choices", "leaky_relu"): 320 + 9_248 + 18_496 + 36_928 + 2 * 192 + 295_424 + 5_130,
-    ("choices", "strided"): 320 + 9_248 + 18_496 + 36_928 + 2 * 192 + 524_800 + 5_130,
-    ("choices", "sgd"): 320 + 9_248 + 18_496 + 36_928 + 2 * 192 + 295_424 + 5_130,
+}
+# Maps of 28, 14, 7 and 3: 576 inputs to the dense layer; with strides the last are 4x4: 1024 inputs.
+CHOICES_DENSE = {"max": 576 * 512 + 512, "stride": 1024 * 512 + 512}
+PARAMETERS |= {
+    ("choices", f"{activation}_{pool}_{optimizer}"): 320 + 9_248 + 18_496 + 36_928 + 2 * 192 + dense + 5_130
+    for pool, dense in CHOICES_DENSE.items()
+    for activation in ("relu", "leaky_relu")
+    for optimizer in ("adam", "sgd")
 }
 NETWORKS = {(recipe.name, net.name): net for recipe in recipes.RECIPES.values() for net in recipe.networks}
 
@@ -71,13 +75,13 @@ def test_the_defaults_are_the_networks_of_classic():
 # Multiply-adds of one image, by hand: output positions x kernel size x channels in x channels out.
 RESNET_BLOCKS = sum(
     side * side * (9 * wide * wide * 3 + 9 * narrow * wide + (narrow * wide if narrow != wide else 0))
-    for side, narrow, wide in [(7, 64, 64), (4, 64, 128), (2, 128, 256), (1, 256, 512)]
+    for side, narrow, wide in [(8, 64, 64), (4, 64, 128), (2, 128, 256), (1, 256, 512)]
 )
 MULTIPLY_ADDS = {
     ("classic", "ffn"): 784 * 256 + 256 * 10,
     ("classic", "cnn"): 28**2 * 9 * 32 + 14**2 * 9 * 32 * 64 + 3136 * 128 + 128 * 10,
     ("resnet", "cnn"): 26**2 * 9 * 32 + 24**2 * 9 * 32 * 64 + 9216 * 128 + 128 * 10,
-    ("resnet", "resnet18"): 14**2 * 49 * 64 + RESNET_BLOCKS + 512 * 10,
+    ("resnet", "resnet18"): 16**2 * 49 * 64 + RESNET_BLOCKS + 512 * 10,
 }
 
 
@@ -98,7 +102,7 @@ def test_cost_of_the_numpy_network():
 def textbook(model: CNN, x: torch.Tensor, pool: str, norm: str | None, activation: str, pad: int) -> torch.Tensor:
     """Convolution, ReLU, pooling, on the weights of `model`; no dropout, batch norm as its mode has it."""
     own = dict(model.state_dict(keep_vars=True))
-    act = {"relu": F.relu, "leaky_relu": F.leaky_relu}[activation]
+    act = {"relu": F.relu, "leaky_relu": partial(F.leaky_relu, negative_slope=0.1)}[activation]
 
     def normalised(x: torch.Tensor, n: int) -> torch.Tensor:
         name = f"features.norm{n}"
@@ -169,8 +173,10 @@ DROPOUTS = {
     ("batchnorm", "ffn"): [0.3] * 4,
     ("batchnorm", "cnn"): [0.4] * 2,
     ("resnet", "cnn"): [0.25, 0.5],
-    ("evolution", "v2"): [],
+    ("evolution", "v1"): [0.1] * 2,
+    ("evolution", "v2"): [0.1] * 2,
     ("evolution", "v3"): [0.1] * 4,
+    ("choices", "leaky_relu_stride_sgd"): [0.25] * 3 + [0.5],
 }
 
 
@@ -191,10 +197,13 @@ def test_settings_of_the_published_networks():
     for key, rates in DROPOUTS.items():
         modules = NETWORKS[key].outline().modules()
         assert [module.p for module in modules if isinstance(module, torch.nn.Dropout) and module.p] == rates, key
-    strided = NETWORKS["choices", "strided"].outline()
+    strided = NETWORKS["choices", "relu_stride_adam"].outline()
+    names = [name for name, _ in strided.features.named_children()]
+    assert names[:6] == ["conv1", "relu1", "norm1", "conv2", "relu2", "norm2"]
     assert [strided.features.get_submodule(f"conv{n}").stride for n in (1, 2, 3, 4)] == [(1, 1), (2, 2), (2, 2), (2, 2)]
-    leaky = NETWORKS["choices", "leaky_relu"].outline()
-    assert any(isinstance(module, torch.nn.LeakyReLU) for module in leaky.modules())
+    leaky = NETWORKS["choices", "leaky_relu_max_adam"].outline()
+    slopes = [module.negative_slope for module in leaky.modules() if isinstance(module, torch.nn.LeakyReLU)]
+    assert slopes == [0.1] * 5
     assert not any(isinstance(module, torch.nn.ReLU) for module in leaky.modules())
 
 

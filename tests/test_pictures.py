@@ -14,7 +14,7 @@ from fmnist.exploration import explore
 from fmnist.figures import album
 from fmnist.report import REFERENCE
 from recipes import RECIPES
-from tests.helpers.figure_checks import IMAGES, PREDICTIONS
+from tests.helpers.figure_checks import CALIBRATION, IMAGES, PREDICTIONS
 
 OF_EACH = {"loss", "confusion", "examples", "correct", "incorrect"}
 LAYERS = {"kernels_grid.png", "features_grid.png", "progression.png"}
@@ -59,6 +59,14 @@ def test_a_picture_of_one_seed_says_which(asked):
     assert titles["cnn_confusion.png"] == "CNN: confusion matrix (seed 7 of 5)"
     of_one_seed = {file for file, title in titles.items() if title.endswith("(seed 7 of 5)")}
     assert of_one_seed == {f"cnn_{kind}.png" for kind in OF_EACH - {"loss"}}
+
+
+def test_reliability_is_drawn_where_it_was_measured(asked):
+    content = metrics("classic")
+    content["models"]["cnn"]["calibration"] = CALIBRATION
+    album.draw_models(asked, (), content, dict.fromkeys(content["models"], PREDICTIONS))
+    assert {file for file in asked.asked if "reliability" in file} == {"cnn_reliability.png"}
+    assert asked.asked["cnn_reliability.png"][1] == (CALIBRATION,)
 
 
 def test_a_figure_that_is_not_there_is_an_error(asked):
@@ -188,9 +196,16 @@ def test_maps_stand_with_the_kernels_they_come_from(asked, network, layer, kerne
     assert np.array_equal(beside, weight.mean(axis=1)) if own else beside is None
 
 
+def test_of_a_network_without_convolutions_the_photograph_alone_is_drawn(asked, capsys):
+    probabilities = album.draw_layers(asked, FFN([4]), "FFN", Sample(IMAGES[0], "a.png", IMAGES[1]))
+    assert probabilities.sum() == pytest.approx(1)
+    assert asked.asked.keys() == {"photograph.png"}
+    assert "FFN has no convolution: kernels_grid.png, " in capsys.readouterr().out
+
+
 def test_a_layer_or_a_convolution_that_is_not_there_is_refused(asked, network):
     sample = Sample(IMAGES[0], "sample")
     with pytest.raises(Refused, match=r"--layer conv9: CNN has pixels, features\.conv1, .*features\.conv2"):
         album.draw_layers(asked, network, "CNN", sample, "conv9")
     with pytest.raises(Refused, match="FFN has no convolution"):
-        album.draw_layers(asked, FFN([4]), "FFN", sample)
+        album.draw_layers(asked, FFN([4]), "FFN", sample, "linear1")

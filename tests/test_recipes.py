@@ -7,6 +7,7 @@ from dataclasses import fields
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.functional import resize
 
 from cnn import CNN, ResNet18
 from ffn import FFN
@@ -28,7 +29,10 @@ def test_the_recipes_and_their_networks():
         "batchnorm": ["ffn", "cnn"],
         "resnet": ["cnn", "resnet18"],
         "evolution": ["v0", "v1", "v2", "v3"],
-        "choices": ["relu", "leaky_relu", "strided", "sgd"],
+        "choices": [
+            *("relu_max_adam", "relu_max_sgd", "relu_stride_adam", "relu_stride_sgd"),
+            *("leaky_relu_max_adam", "leaky_relu_max_sgd", "leaky_relu_stride_adam", "leaky_relu_stride_sgd"),
+        ],
         "explore": [],
     }
     assert all(name == recipe.name for name, recipe in RECIPES.items())
@@ -70,7 +74,7 @@ def test_speedrun_trains_the_networks_of_classic_without_dropout_in_few_epochs()
     classic = by_name("classic")
     for name, network in by_name("speedrun").items():
         theirs = {key: value for key, value in classic[name].arguments.items() if key != "dropout"}
-        assert network.arguments == {**theirs, "dropout": 0.0}
+        assert network.arguments == {key: theirs[key] for key in theirs.keys() - {"mean", "std"}} | {"dropout": 0.0}
         assert network.training.epochs < classic[name].training.epochs / 4
 
 
@@ -85,7 +89,39 @@ def test_training_settings_are_those_of_the_authors():
     for version in ("v1", "v2", "v3"):
         settings = by_name("evolution")[version].training
         assert (settings.optimizer, settings.lr, settings.batch_size) == ("adamw", 3e-4, 64)
-        assert (settings.epochs, settings.validation) == (10, 0.1)
+        assert (settings.epochs, settings.validation, settings.select_best) == (10, 0.1, False)
+        assert (settings.schedule, settings.weight_decay) == ("constant", 0.01)
+    for network in by_name("choices").values():
+        settings = network.training
+        assert (settings.batch_size, settings.patience, settings.validation) == (128, 5, 0.1)
+        rates = {"adam": (1e-3, 0.0), "sgd": (0.01, 0.9)}
+        assert (settings.lr, settings.momentum) == rates[settings.optimizer]
+
+
+def test_choices_are_every_combination_of_the_two_activations_two_ways_of_downsampling_and_two_optimizers():
+    networks = by_name("choices").values()
+    combinations = {(n.arguments["activation"], n.arguments["pool"], n.training.optimizer) for n in networks}
+    assert len(combinations) == len(networks) == 8
+    assert [len(set(levels)) for levels in zip(*combinations, strict=True)] == [2, 2, 2]
+    rest = [{**n.arguments, "activation": "", "pool": ""} for n in networks]
+    assert all(arguments == rest[0] for arguments in rest)
+
+
+def scaled(x: torch.Tensor, recipe: str) -> torch.Tensor:
+    """What the author of `recipe` makes of bytes, as systems lists it."""
+    x = x / 255
+    scales = {"evolution": x * 0.99 + 0.01, "choices": x, "speedrun": (x - 0.2860) / 0.3530}
+    return scales.get(recipe, (x - 0.5) / 0.5)
+
+
+@pytest.mark.parametrize("recipe", [name for name, recipe in RECIPES.items() if recipe.networks])
+def test_pixels_are_prepared_as_the_author_has_them(recipe):
+    image = torch.arange(784, dtype=torch.float64).remainder(256).reshape(1, 28, 28)
+    for network in by_name(recipe).values():
+        if network.is_torch:
+            size = 32 if network.name == "resnet18" else 28
+            wanted = resize(scaled(image, recipe)[:, None], [size, size], antialias=True)
+            torch.testing.assert_close(network.build().pixels(image.byte()).double(), wanted, rtol=0, atol=2e-6)
 
 
 # Every network

@@ -51,8 +51,10 @@ def network(title: str, accuracy: float, predicted: str = "ffn", **more: object)
     return {
         "title": title,
         "change": "",
+        "why": "",
         "published": {},
         "reproduction": {},
+        "reproduced_epochs": [],
         "parameters": 203530,
         "multiply_adds": 203264,
         "test_accuracy": accuracy,
@@ -81,7 +83,7 @@ def metrics(**more: object) -> dict:
     machine = {"device": "cpu", "precision": "fp32", "threads": 2, "versions": {"torch": "2.14.1"}}
     machine |= {"processor": "M1", "created": "2026-01-02T03:04:05", "command": "python f.py", "commit": "abc"}
     rest = {"source": "", "seed": 0, "data": {"source": "a folder"}, "best": None, "columns": [], "notes": []}
-    rest |= {"release": "current"}
+    rest |= {"release": "current", "effects": []}
     return {
         "recipe": "classic",
         "title": "Two",
@@ -172,6 +174,21 @@ def test_several_seeds_give_mean_std_and_verdicts_on_the_published_figures():
     ]
 
 
+def test_calibration_is_told_below_the_table_where_it_was_measured():
+    calibrated = {"calibration": {"validation_images": 6000}, "temperature": 1.62, "ece": 0.0431, "ece_after": 0.0087}
+    assert remarks(one(network("CNN", 0.9, **calibrated))) == [
+        "- CNN: expected calibration error on the test images 4.31 %; "
+        "at temperature 1.62, fitted on 6,000 validation images, 0.87 %"
+    ]
+    seeds = with_seeds()
+    seeds["mean"] |= {"temperature": 1.5, "ece": 0.04, "ece_after": 0.01}
+    seeds["std"] |= {"temperature": 0.1, "ece": 0.002, "ece_after": 0.001}
+    assert remarks(one({**seeds, **calibrated}))[-1] == (
+        "- FFN: expected calibration error on the test images 4.00 ± 0.20 %; "
+        "at temperature 1.50 ± 0.10, fitted on 6,000 validation images, 1.00 ± 0.10 %"
+    )
+
+
 def test_columns_of_some_runs_only():
     """The epoch that was chosen, where one was, and what a recipe asks for."""
     usual = table(metrics())[0]
@@ -202,6 +219,56 @@ def test_below_the_table_stand_warnings_verdicts_changes_comparisons_source_and_
         "- A note of two lines.",
     ]
     assert "Warning" not in report.results_table(run | {"release": "current"})
+
+
+def test_a_comparison_stands_with_its_interval():
+    run = metrics()
+    verdict = "no more than noise at 5 seeds; about 36 would tell (95 % interval; paired t p = 0.201)"
+    run["comparisons"][0] |= {"difference": 0.0012, "interval": [-0.0010, 0.0034], "verdict": verdict}
+    assert remarks(run)[-1] == f"- CNN - FFN: +0.12 points, -0.10 to +0.34: {verdict}"
+
+
+def test_changes_say_why_and_what_they_gained_in_all():
+    comparison = metrics()["comparisons"][0]
+    run = metrics(total_gain=comparison | {"difference": 0.05})
+    run["models"]["cnn"] |= {"change": "convolutions", "why": "a kernel sees neighbours"}
+    lines = remarks(run)
+    assert "- CNN: convolutions (+3.11 points): a kernel sees neighbours" in lines
+    assert lines[2].startswith("- Total gain, CNN - FFN: +5.00 points: these two trained networks differ")
+
+
+def test_published_losses_by_epoch_stand_beside_the_measured_ones_with_a_verdict_over_several_seeds():
+    published = {"epochs": [{"train_loss": 0.05}, {"train_loss": 0.04}]}
+    one_seed = remarks(one(network("CNN", 0.9, published=published)))
+    assert one_seed == ["- CNN, training loss by epoch: 0.0500, 0.0400 published, 0.9000, 0.2500 measured"]
+    verdicts = [{"train_loss": {"verdict": "reproduced", "n": 3}}]
+    several = with_seeds(reproduced_epochs=verdicts) | {"published": published, "reproduction": {}}
+    line = "- FFN, training loss by epoch: 0.0500, 0.0400 published, 0.1000 ± 0.1000 measured: reproduced"
+    assert line in remarks(one(several))
+
+
+EFFECTS = [
+    {"factors": ["pool"], "low": "max", "high": "stride", "effect": -0.0051, "verdict": "more than noise"},
+    {"factors": ["pool", "optimizer"], "low": "", "high": "", "effect": 0.0002, "verdict": "one seed: no verdict"},
+]
+EFFECTS[0] |= {"interval": [-0.0061, -0.0041], "degrees_of_freedom": 16, "p_value": 1e-4, "p_holm": 2e-4}
+
+
+def test_effects_have_a_table_of_their_own(tmp_path):
+    run = metrics(effects=EFFECTS)
+    lines = report.results_table(run).splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("| Effect"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start : start + 4]]
+    assert rows[0] == ["Effect", "points", "95 % interval", "verdict"]
+    assert rows[2:] == [
+        ["pool: stride for max", "-0.51", "-0.61 to -0.41", "more than noise"],
+        ["pool x optimizer", "+0.02", "-", "one seed: no verdict"],
+    ]
+    assert "Effect: of one value in place of the other" in report.results_table(run)
+    page = write(tmp_path, run)
+    assert "Main effects and interactions" in page
+    assert "pool: stride for max" in page
+    assert "Main effects" not in write(tmp_path, metrics())
 
 
 def test_numbers_that_are_not_finite_are_left_out():

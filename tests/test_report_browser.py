@@ -190,7 +190,7 @@ def test_the_page_is_no_wider_than_the_screen(tmp_path):
     assert all(cut == [] for _, _, cut in seen)
 
 
-CONTRASTS = """
+CONTRAST = """
 const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
 const over = ([r, g, b, a = 1], [x, y, z]) => [r * a + x * (1 - a), g * a + y * (1 - a), b * a + z * (1 - a)];
 const ground = (e) => e === null ? [255, 255, 255]
@@ -203,20 +203,26 @@ const contrast = (e, colour) => {
 };
 const seen = [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility());
 const worded = seen.filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()));
+const worst = (pairs) => pairs.reduce((a, b) => a[0] < b[0] ? a : b);
+const words = worst(worded.map((e) => [contrast(e, getComputedStyle(e).color), e.outerHTML.slice(0, 200)]));
+"""
+CONTRASTS = (
+    CONTRAST
+    + """
 const line = (e) => {
   const style = getComputedStyle(e);
   return parseFloat(style.borderTopWidth) ? style.borderTopColor : style.borderBottomColor;
 };
 const lined = seen.filter((e) => e.matches("#results td, .errors, .panel, h2"));
-const worst = (pairs) => pairs.reduce((a, b) => a[0] < b[0] ? a : b);
 told({
-  words: worst(worded.map((e) => [contrast(e, getComputedStyle(e).color), e.outerHTML.slice(0, 200)])),
+  words,
   lines: worst(lined.map((e) => [contrast(e.parentElement, line(e)), e.outerHTML.slice(0, 99)])),
   count: worded.length,
   ground: ground(document.body),
   scrolling: getComputedStyle(document.documentElement).scrollBehavior,
 });
 """
+)
 
 
 @pytest.mark.parametrize(

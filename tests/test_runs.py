@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from fmnist.checkpoints import Checkpoints
 from fmnist.config import TrainConfig
 from fmnist.errors import Refused
 from fmnist.metrics import Metrics
 from fmnist.runs import Run, note_drawn
+from fmnist.trials import RECORD
+from tests.helpers import child
 
 RESULTS = ("cnn.pth", "cnn_loss.png", "metrics.json", "report.html")
 
@@ -43,10 +46,13 @@ def train(run: Run, epochs: int = 2, finished: bool = True) -> None:
     mark = f"lr {next(iter(run.trainings.values()))['training']['lr']}"
     run.start()
     for name in run.trainings:
-        kept = run.checkpoints(name)
-        done = len((kept.newest() or {"history": []})["history"]) if run.resume else 0
+        kept = Checkpoints(run.kept, name, run.trainings[name])
+        done = len((kept.newest() or {"history": []})["history"])
         for epoch in range(done, epochs + 1) if done < epochs else ():
             kept.save(epoch, {"model": {"w": torch.ones(2)}, "optimizer": torch.ones(99)}, [{}] * epoch, {})
+        if finished:
+            (kept.folder / RECORD).touch()
+            kept.finish()
     if finished:
         metrics = {**dict.fromkeys(Metrics.__required_keys__, mark)}
         for name in RESULTS:
@@ -147,7 +153,7 @@ def test_unfinished_runs_are_set_aside_with_their_checkpoints(folder, capsys):
         train(begun(folder, B), epochs, finished=False)
     whole_run(folder, C)
     aside = [folder / "checkpoints.unfinished", folder / "checkpoints.unfinished2"]
-    assert [len(list(place.glob("*.pt"))) for place in aside] == [2, 2]
+    assert [len(list(place.glob("*/*.pt"))) for place in aside] == [2, 2]
     said = capsys.readouterr().out
     assert all(f"{place};" in said for place in aside)
     shutil.rmtree(folder / "checkpoints")
@@ -242,7 +248,7 @@ def test_a_run_killed_while_it_finishes_loses_and_mixes_nothing(afterwards, fold
         whole_run(folder, plan, resume=afterwards == "it is resumed")
         assert is_whole(folder, plan), f"step {step}"
         kept = {name for name, run in (("A", A), ("B", B)) for place in kept_runs(folder) if is_whole(place, run)}
-        unfinished = any((folder / "checkpoints.unfinished").glob("*.pt"))
+        unfinished = any((folder / "checkpoints.unfinished").glob("*/*.pt"))
         assert "A" in kept, f"step {step} loses the run before"
         assert plan is B or ("B" in kept) != unfinished, f"step {step} loses the run, or doubles it"
         assert len(kept_runs(folder)) == len(kept)
@@ -278,13 +284,13 @@ def test_a_run_killed_while_it_mends_is_mended_by_the_next(folder, monkeypatch):
 def test_what_is_missing_is_made_again_and_nothing_else(lost, folder, capsys):
     for name in RESULTS:
         (folder / name).unlink() if name in lost else os.utime(folder / name, (1, 1))
-    checkpoints = {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()}
+    checkpoints = child.snapshot(folder / "checkpoints")
     run = begun(folder, A, resume=True)
     assert sorted(run.missing()) == sorted(lost)
     train(run)
     assert is_whole(folder, A)
     assert {name for name in RESULTS if (folder / name).stat().st_mtime > 1} == set(lost)
-    assert {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()} == checkpoints
+    assert child.snapshot(folder / "checkpoints") == checkpoints
     assert f"made again, as they were missing: {', '.join(sorted(lost))}" in capsys.readouterr().out
 
 
@@ -378,7 +384,7 @@ def test_more_epochs_are_allowed_for_an_unfinished_run_alone(stopped):
     assert "epochs was 5 and is 2" in refusal(stopped, A), "three are trained"
     train(begun(stopped, changed("training", epochs=3), resume=True), epochs=3)
     message = refusal(stopped, changed("training", epochs=9))
-    assert message.startswith("a finished run keeps no optimizer's state, so it cannot be resumed")
+    assert message.startswith("a finished trial keeps no optimizer's state, so a run cannot be resumed")
     assert "epochs was 3 and is 9" in message
 
 
@@ -389,30 +395,31 @@ def test_more_epochs_are_not_allowed_where_the_schedule_is_laid_out_over_them(sc
 
 
 def test_more_seeds_are_trained_beside_those_that_are_finished(folder):
-    first = (folder / "checkpoints" / "cnn-seed0-epoch0002.pt").read_bytes()
+    first = (folder / "checkpoints" / "cnn-seed0" / "epoch0002.pt").read_bytes()
     more = trainings(range(3))
     run = begun(folder, more, resume=True)
     assert not run.is_finished()
     train(run, finished=False)
-    assert (folder / "checkpoints" / "cnn-seed0-epoch0002.pt").read_bytes() == first
+    assert (folder / "checkpoints" / "cnn-seed0" / "epoch0002.pt").read_bytes() == first
     assert "epochs was 2 and is 5" in refusal(folder, trainings(range(3), epochs=5)), "seed 0 has no optimizer's state"
     train(begun(folder, more, resume=True))
     assert is_whole(folder, more)
 
 
 def crafted(key: str, value) -> dict:
-    notes = {"format": 1, "options": {}, "trainings": A, "files": {}, "finished": []}
+    notes = {"format": 2, "options": {}, "trainings": A, "files": {}}
     return notes | {key: value}
 
 
 NOTES = [
     *["", "{", "[]", "7", "[" * 100_000, "{}", '{"format": 1}'],
-    *(crafted("format", value) for value in (2, None, [])),
+    *(crafted("format", value) for value in (1, None, [])),
     *(crafted("options", value) for value in (None, [], {"epochs": "many"}, {"epochs": 0}, {"epochs": None})),
     *(crafted("options", value) for value in ({"seeds": [1, 2]}, {"help": True}, {"colour": "red"})),
     *(crafted("options", value) for value in ({"lr": {"a": 1}}, {"augment": "yes"}, {"models": []}, {"": 1})),
     *(crafted("trainings", value) for value in (None, [], {"cnn-seed0": 5}, {"cnn-seed0": {"training": 5}})),
-    *(crafted(key, value) for key in ("files", "finished") for value in (None, 5, [5], [["cnn.pth"]])),
+    *(crafted("files", value) for value in (None, 5, [5], [["cnn.pth"]])),
+    *(crafted("trainings", {name: {}}) for name in ("../cnn-seed0", "..", "a/b", "")),
 ]
 
 
@@ -422,7 +429,7 @@ def test_a_damaged_or_crafted_run_json_is_refused(notes, stopped):
     (stopped / "checkpoints" / "run.json").write_text(text)
     assert "run.json is missing or damaged; leave it out to start anew" in refusal(stopped, A)
     whole_run(stopped, B)
-    assert any((stopped / "checkpoints.unfinished").glob("*.pt")), "its checkpoints are kept all the same"
+    assert any((stopped / "checkpoints.unfinished").glob("*/*.pt")), "its checkpoints are kept all the same"
 
 
 def test_a_crafted_run_json_cannot_name_a_file_to_be_imported(stopped):

@@ -351,7 +351,7 @@ def test_a_loss_that_is_no_number_is_named_with_epoch_and_step(tmp_path):
     with pytest.raises(Failed, match=r"epoch 2, step 3; the checkpoint of epoch 1 is kept; a smaller --lr") as caught:
         fit(own, split(config), config, kept, Progress())
     assert "\n" not in str(caught.value)
-    assert [path.name for path in kept.paths()] == ["net-epoch0001.pt", "net-epoch0000.pt"]
+    assert [path.name for path in kept.paths()] == ["epoch0001.pt", "epoch0000.pt"]
     assert all(tensor.isfinite().all() for tensor in kept.newest()["learner"]["model"].values())
 
 

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fmnist import activations
+from fmnist import activations, explanations, study_results
 from fmnist.data import FashionMNIST, Sample
 from fmnist.errors import Refused
 from fmnist.evaluation import Predictions
+from fmnist.explanations import Explanation
 from fmnist.exploration import Exploration
-from fmnist.figures import comparisons, curves, layers, predictions
+from fmnist.figures import comparisons, curves, layers, predictions, studies
 from fmnist.figures import dataset as dataset_figures
+from fmnist.figures import explanations as explanation_figures
+from fmnist.figures.reliability import reliability
 from fmnist.files import atomic_write
 from fmnist.metrics import Metrics, Model
 
@@ -26,6 +29,7 @@ EXTRA = {
     "layers": "kernels and activation maps of every convolutional network",
     "best layers": "the same of the network that is best on the validation images",
 }
+MOST_CURVES = 8  # of a study
 # Characters of a photograph's name, and of its ending, that its picture keeps: with them no file name is too long.
 LONGEST_NAME, LONGEST_ENDING = 50, 10
 
@@ -89,6 +93,11 @@ def draw_dataset(album: Album, exploration: Exploration, dataset: FashionMNIST) 
     album.add("class_statistics.png", "Pixel statistics of each class", dataset_figures.class_statistics, exploration)
     title = "Correlation of the mean images (framed: the most similar other class)"
     album.add("look_alikes.png", title, dataset_figures.look_alikes, exploration)
+    if audited := exploration.audit:
+        for part, suspected in (("training", audited.train), ("test", audited.test)):
+            title = f"Labels of {part} images that look wrong"
+            album.add(f"audit_{part}.png", title, dataset_figures.suspects, suspected)
+        album.add("audit_pairs.png", "Images that nearly come twice", dataset_figures.near_pairs, audited.pairs)
 
 
 # Trained networks
@@ -104,12 +113,16 @@ def draw_models(album: Album, extra: Sequence[str], metrics: Metrics, predicted:
     models = metrics["models"]
     if not models:
         return
+    if "study" in metrics:
+        draw_study(album, metrics)
+        models = best_of_study(metrics)
     by_step = "steps" in extra
     album.add("loss_curves.png", "Loss", curves.loss_curves, models, by_step=by_step)
     album.add("accuracy_curves.png", "Accuracy", curves.accuracy_curves, models)
     if len(models) > 2:
         album.add("model_comparison.png", "Loss and accuracy compared", curves.model_comparison, models)
-        album.add("accuracy_comparison.png", "Test accuracy compared", comparisons.accuracy_comparison, models)
+        shown, how = (models,), {"effects": metrics["effects"]}
+        album.add("accuracy_comparison.png", "Test accuracy compared", comparisons.accuracy_comparison, *shown, **how)
     if "gains" in extra:
         album.add("gains.png", "Test accuracy gained by each change", comparisons.gains, models)
     if "cost" in extra:
@@ -120,12 +133,30 @@ def draw_models(album: Album, extra: Sequence[str], metrics: Metrics, predicted:
         _draw_predictions(album, name, models[name], shown)
 
 
+def draw_study(album: Album, metrics: Metrics) -> None:
+    """Draw what each setting of a study does to the accuracy on validation images."""
+    study, rows = metrics["study"], study_results.trials(metrics["models"])
+    varied = ", ".join(name.replace("_", " ") for name in study["settings"])
+    drawn = studies.Study(rows, study["settings"], study["best"])
+    album.add("study.png", f"Study of {varied}", lambda path, title: studies.draw(path, drawn, title))
+
+
+def best_of_study(metrics: Metrics) -> dict[str, Model]:
+    """The combinations whose curves are drawn: the best on validation, as many as curves can be told apart."""
+    chosen = [combination.name for combination in study_results.combinations(metrics)[:MOST_CURVES]]
+    return {name: model for name, model in metrics["models"].items() if name in chosen}
+
+
 def _draw_predictions(album: Album, name: str, model: Model, shown: Predictions) -> None:
     """Draw one network's confusion matrix, and examples of its predictions."""
     title, seeds = model["title"], model.get("seeds", ())
     seed = f" (seed {seeds[0]['seed']} of {len(seeds)})" if seeds else ""  # the first one's weights are kept
     confusion = (model["confusion"], model["per_class"])
     album.add(f"{name}_confusion.png", f"{title}: confusion matrix{seed}", predictions.confusion_matrix, *confusion)
+    if calibration := model.get("calibration"):
+        album.add(
+            f"{name}_reliability.png", f"{title}: reliability of its probabilities{seed}", reliability, calibration
+        )
     about = f"{title}: correct and incorrect predictions{seed}"
     album.add(f"{name}_examples.png", about, predictions.examples, shown)
     for word in ("correct", "incorrect"):
@@ -145,26 +176,52 @@ def draw_layers(album: Album, model: nn.Module, title: str, sample: Sample, laye
     """Draw kernels and feature maps of `layer`, the activations by layer, and the photograph where the sample is one.
 
     Without a `layer` it is the first convolution; of one that is none the kernels of the convolution before it are
-    drawn. Returns the class probabilities, float32 [10]. Raises Refused, naming those there are, if there is no such
-    layer, or no convolution.
+    drawn. A network without convolutions has none of these pictures, which is said in words. Returns the class
+    probabilities, float32 [10]. Raises Refused, naming those there are, if there is no such layer.
     """
     stages, probabilities = activations.trace(model, sample.pixels)
     if not all(np.isfinite(values).all() for values in (probabilities, *(stage.maps for stage in stages))):
         raise Refused(f"{title}: its weights make no finite numbers of this image; train it anew")
-    shown = choose_stage(title, stages, layer)
-    kernels = activations.module_of(model, shown.source).weight.detach().cpu().numpy()
-    own = kernels.mean(axis=1) if shown.name == shown.source else None
-    album.add("kernels_grid.png", f"{title}: kernels of {shown.source}", layers.kernels_grid, kernels)
-    about = f"{title}: feature maps of {shown.name}, {sample.title}"
-    album.add("features_grid.png", about, layers.features_grid, sample.pixels, shown.maps, own)
-    drawn = [stage for stage in stages if activations.is_worth_drawing(model, stage)]
-    about = f"{title}: activations by layer, {sample.title}"
-    album.add("progression.png", about, layers.progression, sample.pixels, drawn, probabilities)
+    if layer is None and not any(stage.source for stage in stages):
+        print(f"{title} has no convolution: kernels_grid.png, features_grid.png and progression.png are left out")
+    else:
+        _draw_kernels(album, model, title, sample, choose_stage(title, stages, layer))
+        drawn = [stage for stage in stages if activations.is_worth_drawing(model, stage)]
+        about = f"{title}: activations by layer, {sample.title}"
+        album.add("progression.png", about, layers.progression, sample.pixels, drawn, probabilities)
     if sample.photograph is not None:
         about, content = f"{sample.title}: prediction of {title}", (sample.photograph, sample.pixels, probabilities)
         if album.add("photograph.png", about, layers.photograph, *content):
             album.keep("photograph.png", f"photograph_{_shortened(sample.title)}")
     return probabilities
+
+
+def _draw_kernels(album: Album, model: nn.Module, title: str, sample: Sample, shown: activations.Stage) -> None:
+    """Draw the maps of a stage, and the kernels of its convolution."""
+    kernels = activations.module_of(model, shown.source).weight.detach().cpu().numpy()
+    own = kernels.mean(axis=1) if shown.name == shown.source else None
+    album.add("kernels_grid.png", f"{title}: kernels of {shown.source}", layers.kernels_grid, kernels)
+    about = f"{title}: feature maps of {shown.name}, {sample.title}"
+    album.add("features_grid.png", about, layers.features_grid, sample.pixels, shown.maps, own)
+
+
+def draw_explanation(
+    album: Album, model: nn.Module, title: str, sample: Sample, asked: int | None = None
+) -> Explanation | None:
+    """Draw why the network's likeliest class, its runner-up and the class `asked` for (0 to 9) have their scores.
+
+    Returns what is drawn; None, after a word on why, for a network that cannot be explained.
+    """
+    _, probabilities = activations.trace(model, sample.pixels)
+    try:
+        found = explanations.explain(model, sample.pixels, explanations.classes_to_explain(probabilities, asked))
+    except Refused as why:
+        print(f"explanation.png is left out: {title}: {why}")
+        return None
+    about = f"{title}: explanation, {sample.title}"
+    album.add("explanation.png", about, explanation_figures.explanation, sample.pixels, found, probabilities)
+    print(f"integrated gradients: {found.completeness}", *found.left_out, sep="\n")
+    return found
 
 
 def _shortened(file: str) -> str:

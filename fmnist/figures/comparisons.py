@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
 
 from fmnist.figures.style import BLUE, GREY, INK, VERMILION, legend_below, looks, sheet
-from fmnist.metrics import Model
+from fmnist.metrics import Effect, Model
+from fmnist.report import effect_name
 
 COSTS = {
     "parameters": "parameters",
@@ -25,15 +26,49 @@ COSTS = {
 }
 
 
-def accuracy_comparison(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
-    """Draw a bar per network with its test accuracy, and a mark at the published one where there is one."""
-    with sheet(path, 10, 1.2 + 0.55 * len(models), title) as figure:
-        _accuracy_bars(figure, models, [fill(model["title"], 30) for model in models.values()])
+def accuracy_comparison(
+    path: Path | str, models: Mapping[str, Model], title: str, effects: Sequence[Effect] = ()
+) -> Figure:
+    """Draw a bar per network with its test accuracy, and a mark at the published one where there is one.
+
+    Below them, where there are `effects` of a factorial, each with its 95 % interval.
+    """
+    bars, rows = 1.2 + 0.55 * len(models), 1.2 + 0.42 * len(effects)
+    with sheet(path, 10, bars + (rows if effects else 0), title) as figure:
+        above, *below = figure.subplots(2, 1, height_ratios=(bars, rows)) if effects else [figure.subplots()]
+        _accuracy_bars(above, models, [fill(model["title"], 30) for model in models.values()])
+        notes = _notes(models)
+        for axes in below:
+            notes += _effects(axes, effects)
+        if notes:
+            legend_below(figure, notes)
     return figure
 
 
+def _effects(axes: Axes, effects: Sequence[Effect]) -> list[list[Artist]]:
+    """Draw each effect as a point on its 95 % interval; return the legend's entries for what is drawn."""
+    points = {"linestyle": "", "marker": "D", "ms": 7}
+    for row, effect in enumerate(effects):
+        colour = BLUE if len(effect["factors"]) == 1 else GREY
+        if "interval" in effect:
+            axes.plot([100 * end for end in effect["interval"]], [row, row], color=colour, linewidth=2)
+        axes.plot(100 * effect["effect"], row, color=colour, **points)
+        axes.text(1.015, row, f"{100 * effect['effect']:+.2f}", transform=axes.get_yaxis_transform(), va="center")
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_yticks(range(len(effects)), [fill(effect_name(effect), 34) for effect in effects])
+    axes.set(ylim=(len(effects) - 0.5, -0.5), xlabel="effect on the test accuracy in points")
+    axes.grid(axis="y", visible=False)
+    kinds = {"main effect": BLUE, "interaction": GREY}
+    drawn = {"main effect" if len(effect["factors"]) == 1 else "interaction" for effect in effects}
+    lines = [[Line2D([], [], color=kinds[kind], label=kind, **points)] for kind in kinds if kind in drawn]
+    return [*lines, [Line2D([], [], color=BLUE, linewidth=2, label="95 % interval")]]
+
+
 def gains(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
-    """Draw a bar per version with its test accuracy, the published one, what changed and what was gained by it."""
+    """Draw a bar per version with its test accuracy, the published one, what changed and what was gained by it.
+
+    The axis is labelled with the gain of the last version over the first.
+    """
     names, before = [], None
     for model in models.values():
         accuracy = _accuracy(model)
@@ -42,7 +77,14 @@ def gains(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
         names.append(f"{model['title']}{gain}{change}")
         before = accuracy
     with sheet(path, 10, 1.2 + 0.9 * len(models), title) as figure:
-        _accuracy_bars(figure, models, names)
+        axes = figure.subplots()
+        _accuracy_bars(axes, models, names)
+        if len(models) > 1:
+            first, *_, last = models.values()
+            total = f"{first['title']} to {last['title']}: {(_accuracy(last) - _accuracy(first)) * 100:+.2f} points"
+            axes.set_xlabel(f"{axes.get_xlabel()}\n{total}")
+        if notes := _notes(models):
+            legend_below(figure, notes)
     return figure
 
 
@@ -55,9 +97,9 @@ def _std(model: Model) -> float:
     return model["std"]["test_accuracy"] if "std" in model else 0.0
 
 
-def _accuracy_bars(figure: Figure, models: Mapping[str, Model], names: Sequence[str]) -> None:
+def _accuracy_bars(axes: Axes, models: Mapping[str, Model], names: Sequence[str]) -> None:
     """Draw a bar per network, named on its left, and in numbers on its right."""
-    own, axes = looks(models), figure.subplots()
+    own = looks(models)
     start, end = _limits(models)
     for row, (name, model) in enumerate(models.items()):
         accuracy, error = _accuracy(model), _std(model)
@@ -73,8 +115,6 @@ def _accuracy_bars(figure: Figure, models: Mapping[str, Model], names: Sequence[
     axes.set_xlabel(f"test accuracy (the axis starts at {start:.0%})" if start else "test accuracy")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", visible=False)
-    if notes := _notes(models):
-        legend_below(figure, notes)
 
 
 def _limits(models: Mapping[str, Model]) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from fmnist.metrics import Epoch, Model
 VALIDATION = (0, (4, 2))  # the dashes of everything measured on held-out images
 # Around the epoch whose weights are scored, where validation images choose it.
 RING = {"marker": "o", "ms": 13, "mfc": "none", "mew": 1.6, "linestyle": ""}
+CROSS = {"marker": "x", "ms": 9, "mew": 2, "linestyle": ""}  # what is published
 STAR = {"marker": "*", "ms": 15, "linestyle": ""}  # what was measured on the test images
 UNEVEN = 4  # times the steps of another training: then the axis of the steps is logarithmic
 
@@ -30,7 +31,8 @@ def loss_curves(
 ) -> Figure:
     """Draw the training loss of each network, or `only` of one, and, dashed, its validation loss where there is one.
 
-    `by_step` counts steps, not epochs, and adds the training loss within each epoch as a thin line.
+    Published losses of single epochs are crosses. `by_step` counts steps, not epochs, and adds the training loss within
+    each epoch as a thin line.
     """
     own, shown = looks(models), {only: models[only]} if only else models
     with sheet(path, 8, 5, title) as figure:
@@ -46,6 +48,8 @@ def loss_curves(
             _mark_whole_numbers(axes)
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         groups = [_lines(model, "loss", own[name]) for name, model in shown.items()]
+        if not by_step and any("epochs" in model["published"] for model in shown.values()):
+            groups.append([Line2D([], [], color=GREY, label="published", **CROSS)])
         legend_below(figure, [*groups, *_notes(shown)])
     return figure
 
@@ -146,6 +150,8 @@ def _losses(axes: Axes, model: Model, look: Look, by_step: bool) -> None:
     if not by_step:
         _curve(axes, model, "train_loss", look)
         _curve(axes, model, "validation_loss", look)
+        if published := [epoch["train_loss"] for epoch in model["published"].get("epochs", [])]:
+            axes.plot(range(1, len(published) + 1), published, color=look.color, **CROSS)
         return
     runs, steps = _runs(model), _steps(model)
     within = _aligned([[part for epoch in run for part in epoch["train_loss_by_step"]] for run in runs])

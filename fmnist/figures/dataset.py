@@ -12,11 +12,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import StrMethodFormatter
 
+from fmnist.audit import Pairs, Suspects, pair_names
 from fmnist.data import CLASSES
 from fmnist.exploration import Exploration
-from fmnist.figures.style import INK, VERMILION, Box, board, cells, heatmap, name_classes, palette, sheet
+from fmnist.figures.style import GREY, INK, VERMILION, Board, Box, board, cells, heatmap, name_classes, palette, sheet
 
 PER_CLASS = 10  # images of each class in the sample grid
+SUSPECTS, SUSPECT = (6, 8), Box(0.2, 0.85, 1.5, 1.72)  # rows and columns, and the first place
+PAIRS, PAIR = (3, 4), Box(0.2, 0.0, 2.75, 1.62)
+IMAGE = 1.1  # inches
 
 
 def class_counts(path: Path | str, exploration: Exploration, title: str) -> Figure:
@@ -110,3 +114,51 @@ def look_alikes(path: Path | str, exploration: Exploration, title: str) -> Figur
             outline = withStroke(linewidth=5.5, foreground="white")  # sets the frame off from cells of any shade
             axes.add_patch(Rectangle((nearest + 0.05, row + 0.05), 0.9, 0.9, path_effects=[outline], **frame))
     return figure
+
+
+# The audit
+
+
+def suspects(path: Path | str, suspected: Suspects, title: str) -> Figure:
+    """Draw the images whose labels look most wrong, each with its number, its label and the class predicted."""
+    rows, columns = SUSPECTS
+    count = len(suspected.indices)
+    with board(path, columns * SUSPECT.width + 0.4, rows * SUSPECT.height + 1.0, title) as page:
+        said = f"{count:,} labels look wrong; the least believed come first: number, label, → prediction"
+        page.words(page.width / 2, 0.5, said if count else "no label looks wrong", color=GREY)
+        places = cells(min(count, rows * columns), columns, SUSPECT)
+        for n, (left, top, width, _) in enumerate(places):
+            middle = left + width / 2
+            page.tile(suspected.images[n], Box(middle - IMAGE / 2, top, IMAGE, IMAGE))
+            page.words(middle, top + IMAGE + 0.04, f"{suspected.indices[n]}")
+            page.words(middle, top + IMAGE + 0.21, CLASSES[suspected.labels[n]])
+            guess = f"→ {CLASSES[suspected.predicted[n]]} {suspected.probabilities[n, 1]:.0%}"
+            page.words(middle, top + IMAGE + 0.38, guess, color=VERMILION)
+    return page.figure
+
+
+def near_pairs(path: Path | str, pairs: Pairs, title: str) -> Figure:
+    """Draw the nearest pairs of a training and a test image, and the nearest of either, with their distances."""
+    rows, columns = PAIRS
+    across = pairs.is_test[:, 0] != pairs.is_test[:, 1]
+    groups = {"a training and a test image": across, "two training images, or two test images": ~across}
+    with board(path, columns * PAIR.width + 0.4, 2 * (rows * PAIR.height + 0.5) + 0.7, title) as page:
+        said = "labels, in red where they differ, and distance: root mean square difference of the pixels, 0..255"
+        page.words(page.width / 2, 0.45, said, color=GREY)
+        for (words, chosen), top in zip(groups.items(), (0.85, 0.85 + rows * PAIR.height + 0.45), strict=True):
+            page.words(page.width / 2, top, words if chosen.any() else f"{words}: none", size=11, weight="bold")
+            shown = np.flatnonzero(chosen)[: rows * columns]
+            for n, box in zip(shown, cells(len(shown), columns, PAIR._replace(top=top + 0.3)), strict=True):
+                _pair(page, box, Pairs(*(values[n : n + 1] for values in pairs)))
+    return page.figure
+
+
+def _pair(page: Board, box: Box, pair: Pairs) -> None:
+    """Lay out one pair, and what there is to say of it."""
+    middle, below = box.left + box.width / 2, box.top + IMAGE
+    for image, left in zip(pair.images[0], (middle - IMAGE - 0.03, middle + 0.03), strict=True):
+        page.tile(image, Box(left, box.top, IMAGE, IMAGE))
+    page.words(middle, below + 0.04, ", ".join(pair_names(pair)[0]))
+    classes = list(dict.fromkeys(CLASSES[label] for label in pair.labels[0]))
+    colour = INK if len(classes) == 1 else VERMILION
+    page.words(middle, below + 0.21, f"{', '.join(classes)}: {pair.distances[0]:.1f}", color=colour)

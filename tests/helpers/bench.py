@@ -8,7 +8,6 @@ Every run writes into an `output` folder of its own; the pictures, which take se
 """
 
 import json
-import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -71,6 +70,8 @@ def outcome(output: Path, recipe: str = "classic") -> dict[str, Any]:
 def _content(path: Path) -> Any:
     if path.suffix in (".pt", ".pth"):
         return torch.load(path, weights_only=True)
+    if path.suffix == ".npz":
+        return path.read_bytes()
     content = json.loads(path.read_text()) if path.suffix == ".json" else None
     if path.name == "run.json":
         content["files"] = sorted(content["files"])  # without their digests: metrics.json says when it was made
@@ -100,8 +101,8 @@ def difference(first: Any, second: Any, place: str = "") -> str:
 
 def epochs_saved(folder: Path) -> dict[str, int]:
     """The epoch of the newest checkpoint of each training."""
-    found = sorted(re.fullmatch(r"(.+)-epoch(\d+)", path.stem).groups() for path in folder.glob("*.pt"))
-    return {name: int(epoch) for name, epoch in found}  # the last of each is the newest
+    found = sorted((path.parent.name, int(path.stem.removeprefix("epoch"))) for path in folder.glob("*/epoch*.pt"))
+    return dict(found)  # the last of each is the newest
 
 
 # Interruptions at chosen moments
@@ -163,7 +164,7 @@ def saving(nth: int, moment: str, does: str = "here('waits')") -> str:
 
 def kept(output: Path) -> list[Path]:
     """The checkpoints of `classic`'s first network, newest first."""
-    return sorted((output / "classic" / "checkpoints").glob("ffn-seed0-*.pt"), reverse=True)
+    return sorted((output / "classic" / "checkpoints" / "ffn-seed0").glob("*.pt"), reverse=True)
 
 
 def interrupted(bench: Bench, output: Path, patch: str, *more: object, name: str = "classic") -> list[str]:

@@ -1,0 +1,213 @@
+"""study.png: what each setting of a study does to the accuracy on validation images.
+
+A line with its spread for one setting, or points where its values are no numbers; a heatmap for two settings; one for
+each value of the third; of more settings a panel each, over all trials.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import NullLocator, PercentFormatter
+
+from fmnist.figures.style import INK, VERMILION, heatmap, legend_below, looks, name_classes, sheet
+from fmnist.studies import spoken, written
+
+ACROSS = 4  # panels in a row
+DECADE = 10  # a numeric setting whose values span more gets a logarithmic axis
+
+
+class Study(NamedTuple):
+    """What is drawn: every trial, as a row of `fmnist.study_results.trials`, and what was varied."""
+
+    trials: Sequence[Mapping[str, Any]]
+    settings: Mapping[str, Sequence[Any]]  # all values of each setting
+    best: str  # the combination that is best on validation
+
+    def of(self, **wanted: str) -> "list[Mapping[str, Any]]":
+        """The trials whose columns have these values."""
+        return [row for row in self.trials if all(row[key] == value for key, value in wanted.items())]
+
+    @property
+    def networks(self) -> list[str]:
+        """The networks that were varied, in their order."""
+        return list(dict.fromkeys(row["network"] for row in self.trials))
+
+    @property
+    def seeds(self) -> int:
+        """From how many seeds each combination was trained."""
+        return len({row["seed"] for row in self.trials})
+
+
+def draw(path: Path | str, study: Study, title: str) -> Figure:
+    """Draw `study` in the form that suits the number of its settings."""
+    names = list(study.settings)
+    if len(names) == 1:
+        return _one_setting(path, study, names[0], title)
+    return _heatmaps(path, study, names, title) if len(names) <= 3 else _marginals(path, study, title)
+
+
+# Lines and points
+
+
+def _one_setting(path: Path | str, study: Study, name: str, title: str) -> Figure:
+    measures = {"validation_accuracy": "on validation images, which select", "test_accuracy": "on test images"}
+    with sheet(path, 11, 4.6, title) as figure:
+        for axes, (measure, words) in zip(figure.subplots(1, 2, sharey=True), measures.items(), strict=True):
+            _along(axes, study, name, measure)
+            axes.set_title(words)
+        _accuracy_axis(figure.axes[0])
+        legend_below(figure, _legend(study))
+    return figure
+
+
+def _marginals(path: Path | str, study: Study, title: str) -> Figure:
+    count = len(study.settings)
+    rows, columns = -(-count // ACROSS), min(count, ACROSS)
+    with sheet(path, max(8.0, 3.4 * columns), 3.6 * rows, title) as figure:
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axes, name in zip(panels.flat, study.settings, strict=False):
+            _along(axes, study, name, "validation_accuracy")
+        for axes in panels.flat[count:]:
+            axes.remove()
+        for axes in panels[:, 0]:
+            _accuracy_axis(axes)
+            axes.set_ylabel("validation accuracy")
+        legend_below(figure, _legend(study, "all trials with that value"))
+    return figure
+
+
+def _along(axes: Axes, study: Study, name: str, measure: str) -> None:
+    """Draw the accuracy of every trial, and mean and standard deviation of those with the same value of a setting."""
+    values = study.settings[name]
+    places, numeric = _places(values)
+    own = looks(study.networks)
+    for n, network in enumerate(study.networks):
+        beside = np.zeros(len(values)) if numeric else np.full(len(values), 0.14 * (n - (len(own) - 1) / 2))
+        samples = [[row[measure] for row in study.of(network=network, **{name: written(value)})] for value in values]
+        means = [np.mean(sample) for sample in samples]
+        spread = [np.std(sample, ddof=1) if len(sample) > 1 else 0 for sample in samples]
+        line = {"linestyle": "-" if numeric else "", "ms": 8, **own[network]._asdict()}
+        axes.errorbar(places + beside, means, spread if any(spread) else None, **line)
+        dots = np.concatenate([np.full(len(s), place) for s, place in zip(samples, places + beside, strict=True)])
+        dot = {"linestyle": "", "marker": ".", "ms": 4, "color": own[network].color}
+        axes.plot(dots, np.concatenate(samples), **dot)
+    _value_axis(axes, name, values)
+
+
+def _places(values: Sequence[Any]) -> tuple[np.ndarray, bool]:
+    """Where the values of a setting stand on an axis, and whether they are numbers that have a place of their own."""
+    numbers = [value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value for value in values]
+    numeric = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers)
+    return np.array(numbers if numeric else range(len(values)), float), numeric
+
+
+def _value_axis(axes: Axes, name: str, values: Sequence[Any]) -> None:
+    """Name the values of a setting below its axis, which is logarithmic where they span more than a decade."""
+    places, numeric = _places(values)
+    if numeric and places.min() > 0 and places.max() > DECADE * places.min():
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    elif not numeric:
+        axes.set_xlim(-0.5, len(values) - 0.5)
+    labels = [written(value) for value in values]
+    crowded = sum(map(len, labels)) > 32
+    axes.set_xticks(places, labels, rotation=30 if crowded else 0, ha="right" if crowded else "center")
+    axes.set_xlabel(name.replace("_", " "))
+
+
+def _accuracy_axis(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.set_ylabel("accuracy")
+
+
+def _legend(study: Study, of: str = "") -> list[list[Line2D]]:
+    own = looks(study.networks)
+    groups = [[Line2D([], [], label=name, ms=8, linestyle="", **own[name]._asdict())] for name in study.networks]
+    spread = of or (f"{study.seeds} seeds" if study.seeds > 1 else "")
+    note = {"color": INK, "linewidth": 1.5, "marker": "|", "ms": 6}
+    words = f"mean ± standard deviation of {spread}; each trial a dot"
+    return groups + ([[Line2D([], [], label=words, **note)]] if spread else [])
+
+
+# Heatmaps
+
+
+def _heatmaps(path: Path | str, study: Study, names: Sequence[str], title: str) -> Figure:
+    """A heatmap of the first two settings for every network, and every value of the third where there is one."""
+    down, across = ([written(value) for value in study.settings[name]] for name in names[:2])
+    thirds = [{name: written(value)} for name in names[2:] for value in study.settings[name]] or [{}]
+    panels = [{"network": network, **third} for network, third in product(study.networks, thirds)]
+    low, high = _range(study, names)
+    rows, columns = -(-len(panels) // ACROSS), min(len(panels), ACROSS)
+    cell = max(1.0, 0.25 + 0.09 * max(map(len, across)))  # inches
+    width = columns * (1.1 + 0.09 * max(map(len, down)) + cell * len(across))
+    with sheet(path, max(6.0, width), rows * (1.2 + 0.62 * len(down)) + 0.5, title) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes, panel in zip(grid.flat, panels, strict=False):
+            means, texts = _table(study, panel, {names[0]: down, names[1]: across})
+            heatmap(axes, (means - low) / ((high - low) or 1), texts)
+            name_classes(axes, across, down)
+            axes.set(xlabel=names[1].replace("_", " "), ylabel=names[0].replace("_", " "))
+            axes.set_title(", ".join(_panel_words(study, panel)))
+            _frame_best(axes, study, panel, (names[0], down), (names[1], across))
+        for axes in grid.flat[len(panels) :]:
+            axes.remove()
+        spread = f", ± standard deviation of {study.seeds} seeds" if study.seeds > 1 else ""
+        shade = Patch(facecolor="#6baed6", label=f"mean validation accuracy, %{spread}")
+        frame = Patch(facecolor="none", edgecolor=VERMILION, linewidth=2.5, label="the best of all")
+        legend_below(figure, [[shade], [frame]])
+    return figure
+
+
+def _range(study: Study, names: Sequence[str]) -> tuple[float, float]:
+    """The lowest and the highest mean validation accuracy of a combination."""
+    groups: dict[tuple, list[float]] = {}
+    for row in study.trials:
+        groups.setdefault((row["network"], *(row[name] for name in names)), []).append(row["validation_accuracy"])
+    means = [float(np.mean(group)) for group in groups.values()]
+    return min(means), max(means)
+
+
+def _table(
+    study: Study, panel: Mapping[str, str], settings: Mapping[str, Sequence[str]]
+) -> tuple[np.ndarray, list[list[str]]]:
+    """Mean validation accuracies [R, C] of one panel, and what is written in its cells."""
+    (first, down), (second, across) = settings.items()
+    samples = [
+        [[row["validation_accuracy"] for row in study.of(**panel, **{first: y, second: x})] for x in across]
+        for y in down
+    ]
+    means = np.array([[np.mean(sample) for sample in line] for line in samples])
+    return means, [[_cell(sample) for sample in line] for line in samples]
+
+
+def _cell(sample: Sequence[float]) -> str:
+    mean = f"{100 * np.mean(sample):.2f}"
+    return f"{mean}\n± {100 * np.std(sample, ddof=1):.2f}" if len(sample) > 1 else mean
+
+
+def _panel_words(study: Study, panel: Mapping[str, str]) -> list[str]:
+    """What a panel is of: its network, where there are several, and the value of the third setting."""
+    third = [f"{spoken(name).replace('-', ' ')} {value}" for name, value in panel.items() if name != "network"]
+    return [panel["network"], *third] if len(study.networks) > 1 or not third else third
+
+
+def _frame_best(
+    axes: Axes,
+    study: Study,
+    panel: Mapping[str, str],
+    down: tuple[str, Sequence[str]],
+    across: tuple[str, Sequence[str]],
+) -> None:
+    """Frame the best combination's cell, if it is in this panel."""
+    best = next(row for row in study.trials if row["name"] == study.best)
+    if all(best[key] == value for key, value in panel.items()):
+        x, y = across[1].index(best[across[0]]), down[1].index(best[down[0]])
+        axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=VERMILION, linewidth=2.5, clip_on=False))

@@ -1,0 +1,128 @@
+"""What a study has found: a row per trial for study.csv, a row per combination for its table, and which is best.
+
+Made from the content of metrics.json. Imports pandas only to write, and nothing else that is heavy.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fmnist.files import write_text
+from fmnist.studies import written
+
+if TYPE_CHECKING:
+    from fmnist.metrics import Comparison, Epoch, Metrics, Model, Study
+
+MEASURED = ("validation_accuracy", "validation_loss", "test_accuracy", "test_loss")  # of a trial
+
+
+class Spread(NamedTuple):
+    """A figure over the seeds of a combination."""
+
+    mean: float
+    std: float | None  # sample standard deviation; None of one seed
+
+
+class Combination(NamedTuple):
+    """One combination of a study's settings."""
+
+    name: str  # in metrics.json
+    network: str  # of the recipe, that was varied
+    values: dict[str, str]  # by setting, as they are typed
+    validation: Spread  # accuracy at the epochs whose weights were scored
+    test: Spread  # accuracy
+    parameters: int
+    seconds: float  # of training, the mean over the seeds
+    comparison: "Comparison | None"  # with the best on validation; None for that one
+
+
+def trials(models: "Mapping[str, Model]") -> list[dict[str, Any]]:
+    """Return a row for each trial of a study: what was varied, the seed, and what came of it."""
+    return [_trial(name, model, seed) for name, model in models.items() for seed in seeds_of(model)]
+
+
+def seeds_of(model: "Model") -> Sequence[Mapping[str, Any]]:
+    """The trainings of one network, of which there may be one."""
+    return model.get("seeds") or [{**model, "seed": model["config"]["training"]["seed"]}]
+
+
+def _trial(name: str, model: "Model", seed: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "network": model["variant_of"],
+        **{setting: written(value) for setting, value in model["varied"].items()},
+        "seed": seed["seed"],
+        "epochs": len(seed["epochs"]),
+        "scored_epoch": scored_epoch(seed["epochs"]),
+        **{key: _scored(seed)[key] for key in MEASURED[:2]},
+        **{key: seed[key] for key in MEASURED[2:]},
+        "parameters": model["parameters"],
+        "training_seconds": seed["training_seconds"],
+    }
+
+
+def scored_epoch(epochs: "Sequence[Epoch]") -> int:
+    """The epoch, from 1, whose weights were scored: the best on validation, else the last."""
+    return next((n for n, row in enumerate(epochs, start=1) if row.get("best")), len(epochs))
+
+
+def write_csv(path: Path | str, models: "Mapping[str, Model]") -> None:
+    """Write a row per trial. Raises OSError, naming `path`, if it cannot be written."""
+    import pandas
+
+    write_text(path, pandas.DataFrame(trials(models)).to_csv(index=False, lineterminator="\n"))
+
+
+def validation_accuracy(model: "Model") -> Spread:
+    """Of one network at the epochs whose weights were scored, over its seeds."""
+    return spread([_scored(seed)["validation_accuracy"] for seed in seeds_of(model)])
+
+
+def _scored(seed: Mapping[str, Any]) -> "Epoch":
+    return seed["epochs"][scored_epoch(seed["epochs"]) - 1]
+
+
+def best_on_validation(models: "Mapping[str, Model]") -> str:
+    """The combination of the highest validation accuracy, the mean over its seeds; then of the lowest loss."""
+
+    def rank(name: str) -> tuple[float, float]:
+        losses = [_scored(seed)["validation_loss"] for seed in seeds_of(models[name])]
+        return validation_accuracy(models[name]).mean, -fmean(losses)
+
+    return max(models, key=rank)
+
+
+def describe(settings: Mapping[str, list[Any]], best: str, comparisons: "Sequence[Comparison]") -> "Study":
+    """What metrics.json says of a study: what was varied, and what no test tells from the `best`."""
+    from fmnist.statistics import SIGNIFICANT
+
+    alike = [comparison["b"] for comparison in comparisons if comparison["p_holm"] >= SIGNIFICANT]
+    return {"settings": {name: list(values) for name, values in settings.items()}, "best": best, "alike": alike}
+
+
+def combinations(metrics: "Metrics") -> list[Combination]:
+    """The combinations of a study, the best on validation first."""
+    by_other = {comparison["b"]: comparison for comparison in metrics["comparisons"]}
+    found = [_combination(name, model, by_other.get(name)) for name, model in metrics["models"].items()]
+    best = metrics["study"]["best"]
+    return sorted(found, key=lambda one: (one.name != best, -one.validation.mean))
+
+
+def _combination(name: str, model: "Model", comparison: "Comparison | None") -> Combination:
+    rows = trials({name: model})
+    return Combination(
+        name=name,
+        network=model["variant_of"],
+        values={setting: written(value) for setting, value in model["varied"].items()},
+        validation=validation_accuracy(model),
+        test=spread([row["test_accuracy"] for row in rows]),
+        parameters=model["parameters"],
+        seconds=fmean(row["training_seconds"] for row in rows),
+        comparison=comparison,
+    )
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation of at least one value."""
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
