@@ -85,6 +85,8 @@ class TorchLearner:
             self.model.train()
         if self.config.augment:
             images = data.augment(images)
+        if self.config.cutout:
+            images = data.cut_out(images, self.config.cutout)
         with self.precision:
             logits = self.model(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
@@ -151,21 +153,37 @@ def multiply_adds(model: nn.Module) -> int:
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Build the optimizer that `config` names, with one kernel for all parameters where torch has one."""
-    parameters, common = model.parameters(), {"lr": config.lr, "weight_decay": config.weight_decay}
+    parameters, common = parameter_groups(model, config), {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum, fused=True, **common)
+        momentum = {"momentum": config.momentum, "nesterov": config.nesterov and config.momentum > 0}
+        return torch.optim.SGD(parameters, **momentum, fused=True, **common)
     if config.optimizer == "adadelta":
         return torch.optim.Adadelta(parameters, **common)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     return kind(parameters, fused=True, **common)
 
 
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Split the parameters into those of two or more dimensions and the others, where these are not to decay."""
+    if config.decay_norms:
+        return [{"params": list(model.parameters())}]
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() < 2]
+    return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+
+
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Any:
-    """Build the learning-rate schedule; cosine and one-cycle move every step, plateau after an epoch."""
+    """Build the learning-rate schedule; plateau moves after an epoch, what LENGTH_MATTERS to at every step."""
     if config.schedule == "one-cycle":
         # The rate alone: momentum stays as configured, and not every optimizer has one.
         rise = {"pct_start": config.warmup, "cycle_momentum": False}
         return lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total_steps + 1, **rise)
+    if config.schedule == "linear":
+        peak = max(1, round(config.warmup * total_steps))
+        # The last step is taken at a rate above zero, or it would be for nothing.
+        return lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / peak, (total_steps - step) / (total_steps + 1 - peak))
+        )
     if config.schedule == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
     if config.schedule == "plateau":

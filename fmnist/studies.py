@@ -33,7 +33,8 @@ NEVER_VARIED = {
     "seed": "seeds are not compared, but averaged over: --seeds N",
     "validation": "it selects, on the same images for every combination: --validation FRACTION",
 }
-DESIGN = ("epochs", "batch_size", "optimizer", "augment", "freeze_after")  # of training: what a step's time depends on
+# Of training: what a step's time depends on.
+DESIGN = ("epochs", "batch_size", "optimizer", "augment", "cutout", "freeze_after")
 
 
 # From words to values

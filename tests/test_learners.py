@@ -70,6 +70,11 @@ def test_one_cycle_moves_the_rate_of_every_optimizer_and_nothing_else(optimizer)
     assert own.optimizer.param_groups[0]["lr"] > rate
 
 
+def test_linear_rises_to_its_peak_and_falls_along_straight_lines_to_one_step_before_nothing():
+    rise, fall = [0.25, 0.5, 0.75, 1], [1 - n / 17 for n in range(1, 17)]
+    np.testing.assert_allclose(rates(20, schedule="linear", warmup=0.2), 0.02 * np.array([*rise, *fall, 0]), atol=1e-12)
+
+
 def test_plateau_cuts_by_ten_once_the_loss_has_stalled_for_more_than_three_epochs():
     assert rates(6, [6, 5, 4, 3, 2, 1], schedule="plateau") == [0.02] * 7
     assert rates(7, [1, 2, 2, 2, 2, 2, 2], schedule="plateau") == pytest.approx([0.02] * 5 + [0.002] * 3)
@@ -85,6 +90,25 @@ def test_optimizers_are_as_configured(name):
     assert type(optimizer) is kind
     wanted = {"lr": 0.0123, "weight_decay": 0, **settings}
     assert {key: optimizer.param_groups[0][key] for key in wanted} == wanted
+
+
+def test_momentum_is_nesterovs_where_it_is_asked_for():
+    for settings, wanted in (({}, False), ({"nesterov": True}, True), ({"nesterov": True, "momentum": 0.0}, False)):
+        config = TrainConfig(**{"optimizer": "sgd", "momentum": 0.9, **settings})
+        assert learners.make_optimizer(FFN([4]), config).param_groups[0]["nesterov"] is wanted
+
+
+def test_norms_and_biases_are_spared_from_decay_where_it_is_asked_for():
+    own = small(optimizer="sgd", lr=0.1, weight_decay=0.5, decay_norms=False)
+    own.model = CNN([3], norm="before", dense=[4])
+    own.optimizer = learners.make_optimizer(own.model, own.config)
+    before = {name: parameter.detach().clone() for name, parameter in own.model.named_parameters()}
+    for parameter in own.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    own.optimizer.step()
+    for name, parameter in own.model.named_parameters():
+        is_decayed = name.endswith("weight") and "norm" not in name
+        torch.testing.assert_close(parameter.detach(), before[name] * (0.95 if is_decayed else 1))
 
 
 # The first layer, frozen
@@ -138,6 +162,16 @@ def test_augmentation_is_asked_for_and_shifts_the_training_images_alone(monkeypa
     own.log_probabilities(IMAGES[:6])
     small().step(IMAGES[:6], LABELS[:6])
     assert calls == [6]
+
+
+def test_squares_are_blackened_after_the_shift_in_the_training_images_alone(monkeypatch):
+    calls = []
+    monkeypatch.setattr(data, "augment", lambda images: calls.append("augment") or images)
+    monkeypatch.setattr(data, "cut_out", lambda images, size: calls.append(size) or images)
+    own = small(augment=True, cutout=9)
+    own.step(IMAGES[:6], LABELS[:6])
+    own.log_probabilities(IMAGES[:6])
+    assert calls == ["augment", 9]
 
 
 def test_scoring_learns_nothing_and_has_no_dropout():
@@ -227,7 +261,8 @@ def test_the_numpy_network_refuses_what_it_cannot(settings):
 
 
 def test_the_settings_that_the_numpy_learner_honours_are_those_that_it_or_the_loop_reads():
-    unknown = {"optimizer", "momentum", "weight_decay", "warmup", "freeze_after", "label_smoothing", "augment"}
+    unknown = {"optimizer", "momentum", "nesterov", "weight_decay", "decay_norms", "warmup", "freeze_after"}
+    unknown |= {"label_smoothing", "augment", "cutout"}
     for field in fields(TrainConfig):
         if field.name != "schedule":
             assert NumpyLearner.honours(field.name, field.default) is (field.name not in unknown)
