@@ -193,7 +193,7 @@ def test_every_other_recipe_runs_and_its_layers_are_drawn(name, run_here, look, 
     else:
         look(name, "--model", recipe.networks[-1].name, *folders)
         assert all(is_picture(folder / file) for file in LAYERS)
-    plain = next((network.name for network in recipe.networks if not network.is_convolutional), None)
+    plain = next((net.name for net in recipe.networks if net.is_torch and not net.is_convolutional), None)
     if plain:
         assert "has no convolution" in look(name, "--model", plain, *folders).stdout
         assert is_picture(folder / "explanation.png")
