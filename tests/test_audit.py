@@ -236,7 +236,7 @@ def test_labels_and_images_that_were_planted_are_found(spoilt, run_here, monkeyp
     first, second = found["pairs"][0]["images"]
     assert (first, second[:5]) == (f"training {TWICE}", "test ")
     assert (found["identical_pairs"], found["near_pairs"], found["near_pairs_across"]) == (1, 1, 1)
-    for said in ("Labels that look wrong by confident learning", "1 pairs are identical"):
+    for said in ("Labels that look wrong by confident learning", "identical: 1 (audit_pairs.png)"):
         assert said in done.stdout
     assert {path.name for path in folder.glob("audit_*.png")} == {
         f"audit_{n}.png" for n in ("training", "test", "pairs")
