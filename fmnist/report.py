@@ -419,8 +419,9 @@ def spread_text(spread: "Spread") -> str:
 
 
 def _p(comparison: "Comparison") -> str:
-    value = comparison["p_holm"]
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    from fmnist.statistics import p_text
+
+    return p_text(comparison["p_holm"])
 
 
 def _verdict(row: "Combination", alike: Sequence[str]) -> str:
