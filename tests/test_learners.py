@@ -87,6 +87,27 @@ def test_optimizers_are_as_configured(name):
     assert {key: optimizer.param_groups[0][key] for key in wanted} == wanted
 
 
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_weights_move_bit_for_bit_as_by_the_optimizers_own_step(name):
+    """One parameter has no gradient at first, one has none any more later, and the rate changes on the way."""
+    config = TrainConfig(optimizer=name, lr=0.1, **OPTIMIZERS[name][1])
+    ours, theirs = ([nn.Parameter(torch.linspace(-1, 1, n)) for n in (3, 70, 5)] for _ in range(2))
+    optimizers = [learners.make_optimizer(nn.ParameterList(parameters), config) for parameters in (ours, theirs)]
+    for step in range(6):
+        for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+            late = step == 0 and name != "sgd"  # torch's fused SGD takes no parameter on later
+            learning = parameters[:2] if late else parameters[1:] if step > 3 else parameters
+            sum((parameter * (parameter + step)).sin().sum() for parameter in learning).backward()
+        learners.move_weights(optimizers[0])
+        optimizers[1].step()
+        optimizers[1].zero_grad()
+        assert all(parameter.grad is None for parameter in ours)
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
 # The first layer, frozen
 
 FIRST = {"features.conv1.weight", "features.conv1.bias"}
