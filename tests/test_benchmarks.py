@@ -95,7 +95,7 @@ def test_both_loops_learn(dataset, precision):
     network = loops.classic("ffn", epochs=3)
     plain = loops.PlainLoop(network, dataset, precision)
     assert all(plain.train_epoch(range(600)) > 0 for _ in range(3))
-    learner, seconds = loops.train_by_fit(network, dataset, 600, precision)
+    learner, seconds, _ = loops.train_by_fit(network, dataset, 600, precision)
     accuracies = plain.accuracy(*dataset[2:4]), loops.learner_accuracy(learner, *dataset[2:4])
     assert min(accuracies) > 0.8
     assert seconds > 0
