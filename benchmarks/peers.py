@@ -45,7 +45,7 @@ def report_peers(bench: Bench) -> None:
     versions = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
     batch_size = classic("ffn").training.batch_size
     print(f"## Beside its peers\n\n{versions}. {bench.effort.pairs} rounds in turns, batches of {batch_size}; images a")
-    print("second in the second epoch, median (smallest to largest), and their ratios, round by round.\n")
+    print("second after a warm-up, median (smallest to largest), and their ratios, round by round.\n")
     header = ["network", "this project in", "images/s", "beside", "in", "images/s", "this project by that"]
     print(table(header, rows(rates, bench.machine.precision)))
 
