@@ -275,7 +275,7 @@ SPEEDRUN = Recipe(
 EXPLORE = Recipe(
     name="explore",
     title="the data set alone",
-    summary="class counts, pixel statistics, mean images, samples and look-alikes; trains nothing",
+    summary="class counts, pixel statistics, mean images, samples and look-alikes; trains nothing without --audit",
     explores=True,
     notes=("With --audit it looks for labels that look wrong, and for images that come twice.",),
     auditor=replace(SPEEDRUN.networks[1], name="auditor", title="CNN of the audit", published={}),

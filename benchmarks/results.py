@@ -76,9 +76,8 @@ def _percent(fraction: float | None) -> str:
 def section(recipe: Recipe, run: Metrics) -> str:
     """One recipe: how it was run, its table and remarks, and the pictures that come with it."""
     version = f"torch {run['versions']['torch']}" + (f", commit {run['commit'][:7]}" if run["commit"] else "")
-    how = (
-        f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {run['threads']} threads, {run['precision']}"
-    )
+    threads = f"{run['threads']} thread{'s' if run['threads'] > 1 else ''}"
+    how = f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {threads}, {run['precision']}"
     parts = [f"## `{recipe.name}`: {recipe.title}", f"{recipe.summary.capitalize()}.", f"{how}, {version}."]
     if changes := changes_since(run, recipe):
         parts.append(f"**A run of the recipe as it was; it has changed since:** {'; '.join(changes)}.")

@@ -137,7 +137,7 @@ def expanded(recipe: Recipe, words: Sequence[str], read_option: Callable[[str, s
         study = study or values
     out = [network.name for network in recipe.networks if network not in chosen]
     left_out = (f"Left out, as there is nothing to vary of {_listed(settings)}: {', '.join(out)}.",) if out else ()
-    title = f"study of {' and '.join(name.replace('_', ' ') for name in settings)}"
+    title = f"study of {', '.join(name.replace('_', ' ') for name in settings)}"
     factors = tuple(settings) if len(chosen) == 1 < len(settings) <= MOST_FACTORS else ()
     what = replace(recipe, title=title, networks=tuple(networks), study=study, factors=factors)
     return replace(what, source="", baseline="", notes=left_out, findings=())

@@ -48,6 +48,7 @@ def commands_here(monkeypatch):
     def run_here(_python, *words):
         how, name, *arguments = map(str, words) if words[0] in ("-m", "-c") else ("script", *map(str, words))
         monkeypatch.setattr(sys, "argv", [name, *arguments])
+        step = learners.TorchLearner.step  # which FIRST_STEP replaces
         with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(Ended):
             if how == "-c":
                 exec(name, {})
@@ -55,13 +56,13 @@ def commands_here(monkeypatch):
                 __import__(name, fromlist=["main"]).main(arguments)
             else:
                 runpy.run_path(str(measure.ROOT / name))["main"](arguments)
+        learners.TorchLearner.step = step
         return measure.Completed(output.getvalue(), 1.5, 250.0)
 
     def end(_code):
         raise Ended
 
     monkeypatch.setattr(measure, "run", run_here)
-    monkeypatch.setattr(learners.TorchLearner, "step", learners.TorchLearner.step)  # which FIRST_STEP replaces
     monkeypatch.setattr(os, "_exit", end)
 
 
@@ -337,11 +338,11 @@ def test_agreement_trains_the_seeds_that_the_spread_asks_for(monkeypatch):
     assert len(agreement.compare("ffn", None, needed + 3, 60).fit) == needed + 3
 
 
-QUICK = ["--models", "ffn", "--epochs", "2", "--images", "200"]
+QUICK = ["--models", "ffn", "--epochs", "2", "--images", "600"]
 
 
 def test_agreement_passes_two_loops_that_are_the_same(csv_folder, monkeypatch, run_here):
-    monkeypatch.setattr(agreement, "MARGIN", 0.15)  # of a network that has seen 200 images
+    monkeypatch.setattr(agreement, "MARGIN", 0.15)  # of a network that has seen 600 images
     monkeypatch.setattr(
         agreement, "by_this_project", lambda name, seed, bench: agreement.by_plain_loop(name, seed + 100, bench)
     )

@@ -10,7 +10,9 @@ from fmnist import options, report
 from recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
-README, RESULTS = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/results.md"))
+README, RESULTS, STUDIES = (
+    (ROOT / name).read_text("utf-8") for name in ("README.md", "docs/results.md", "docs/studies.md")
+)
 
 
 def test_the_readme_is_read_in_ten_minutes():
@@ -20,6 +22,7 @@ def test_the_readme_is_read_in_ten_minutes():
 def test_tables_are_what_the_program_prints():
     assert results.overview() in README
     assert f"{results.page()}\n" == RESULTS
+    assert report.results_table(report.reference_run(report.REFERENCE / "study")) in STUDIES
 
 
 @pytest.mark.parametrize("name", RECIPES)
