@@ -1,6 +1,7 @@
 """How fast is this project on this machine's CPU? Measured against the loop that tutorials have; prints Markdown.
 
     python -m benchmarks.speed            everything; 20 to 40 minutes on two cores, most of it the plain loop's epochs
+    python -m benchmarks.speed --peers    this loop beside Keras alone; needs requirements-benchmarks.txt; five minutes
     python -m benchmarks.speed --quick    from a few steps and one epoch, to see that it runs: figures of no value
 
 A machine's speed drifts, so what counts are ratios of measurements in turns, A B A B, and their spread. Nothing else
@@ -20,7 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import recipes
-from benchmarks import measure
+from benchmarks import measure, peers
 from benchmarks.bench import Bench, Effort, load
 from benchmarks.loops import PLAIN, classic, train_by_fit
 from benchmarks.measure import ROOT, spread, table
@@ -177,16 +178,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options.Parser(prog="python -m benchmarks.speed", description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data", help="where the data set is [data]")
     parser.add_argument("--quick", action="store_true", help="a few steps and one epoch, to see that it runs")
+    parser.add_argument("--peers", action="store_true", help="measure beside Keras, and nothing else")
     asked = parser.parse_args(argv)
+    if asked.peers:
+        peers.check_installed()
     root = asked.data_dir.resolve()
     machine, dataset = device.set_up({"device": "cpu"}, by_torch=True), load(root)
     threads = f"{torch.get_num_threads()} threads"
     print(f"{device.processor()}, {threads}, `auto` is {machine.precision}, torch {torch.__version__}\n")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
         bench = Bench(root, dataset, machine, QUICK if asked.quick else FULL, apart)
-        report_loops(bench)
-        report_speedrun(bench)
-    report_surroundings(bench)
+        if asked.peers:
+            peers.report_peers(bench)
+        else:
+            report_loops(bench)
+            report_speedrun(bench)
+            report_surroundings(bench)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """How a network takes a step: with PyTorch, its optimizers and schedules, or by a backward pass of its own in NumPy."""
 
+import itertools
 import math
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.optim.adam import adam
 
 from fmnist import data
 from fmnist.config import LENGTH_MATTERS, TrainConfig
@@ -17,6 +19,7 @@ from fmnist.device import Machine
 if TYPE_CHECKING:
     from numpy_ffn import NumpyFFN
 
+ADAM_SETTINGS = ("lr", "weight_decay", "eps", "amsgrad", "maximize", "fused", "decoupled_weight_decay")
 EVALUATION_BATCH = 100  # images at once in evaluation: more is no faster on a CPU, and takes more memory
 
 
@@ -91,8 +94,7 @@ class TorchLearner:
             logits = self.model(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        move_weights(self.optimizer)
         if self.config.schedule in LENGTH_MATTERS:
             self.schedule.step()
         return loss.detach(), (logits.argmax(dim=1) == labels).sum()
@@ -170,6 +172,34 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in model.parameters() if parameter.dim() < 2]
     return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+
+
+def move_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Do what the `step` and the `zero_grad` of an optimizer of `make_optimizer` do.
+
+    Of Adam and AdamW it calls torch's functional form alone: their `step` asks hooks, profiler and compiler as well,
+    every time, which a small network notices.
+    """
+    learning = [[p for p in group["params"] if p.grad is not None] for group in optimizer.param_groups]
+    states = [optimizer.state.get(parameter) for parameters in learning for parameter in parameters]
+    if isinstance(optimizer, torch.optim.Adam) and all(states):  # AdamW is one; the first step of all makes the states
+        for group, parameters in zip(optimizer.param_groups, learning, strict=True):
+            if parameters:
+                _adam_step(optimizer, group, parameters)
+    else:
+        optimizer.step()
+    for parameter in itertools.chain(*learning):
+        parameter.grad = None
+
+
+def _adam_step(optimizer: torch.optim.Adam, group: dict[str, Any], learning: list[nn.Parameter]) -> None:
+    """Move the parameters of a `group` that are `learning`."""
+    states = [optimizer.state[parameter] for parameter in learning]
+    means, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
+    (beta1, beta2), settings = group["betas"], {name: group[name] for name in ADAM_SETTINGS}
+    gradients = [parameter.grad for parameter in learning]
+    with torch.no_grad():
+        adam(learning, gradients, means, squares, [], steps, beta1=beta1, beta2=beta2, **settings)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Any:

@@ -294,7 +294,8 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     ours = ("models", "seeds", "seed", "device", "audit", *SPREAD)
     own = {name: value for name, value in options.items() if name not in ours}
     words = " ".join(as_words(own))
-    measured = "" if "vary" in options else "; the published figures were measured with the recipe's settings"
+    compared = "vary" not in options and any(network.published for network in recipe.networks)
+    measured = "; the published figures were measured with the recipe's settings" if compared else ""
     notes = (f"Run with {words}{measured}.",) if own else ()
     findings = () if own or "models" in options else recipe.findings
     recipe = _chosen(recipe, options.get("models"))

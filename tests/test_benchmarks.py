@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import agreement, growth, loops, measure, speed, speedrun
+from benchmarks import agreement, growth, loops, measure, peers, speed, speedrun
+from benchmarks.bench import Bench
 from fmnist import data, learners
+from fmnist.device import Machine
 from fmnist.errors import Refused
 from tests.helpers import tiny
 
@@ -96,7 +98,7 @@ def test_both_loops_learn(dataset, precision):
     network = loops.classic("ffn", epochs=3)
     plain = loops.PlainLoop(network, dataset, precision)
     assert all(plain.train_epoch(range(600)) > 0 for _ in range(3))
-    learner, seconds = loops.train_by_fit(network, dataset, 600, precision)
+    learner, seconds, _ = loops.train_by_fit(network, dataset, 600, precision)
     accuracies = plain.accuracy(*dataset[2:4]), loops.learner_accuracy(learner, *dataset[2:4])
     assert min(accuracies) > 0.8
     assert seconds > 0
@@ -247,6 +249,56 @@ def test_speed_runs(tmp_path, commands_here, monkeypatch, capsys):
     ):
         assert words in output
     assert drawn == ["models", "report", "models", "report", "layers"]  # of `speedrun`, then of both scripts
+
+
+# peers
+
+
+def test_this_loop_by_its_peers_round_by_round():
+    rates = {
+        ("ffn", "this", "bf16"): [300.0, 200.0],
+        ("ffn", "jax", "fp32"): [100.0, 400.0],
+        ("ffn", "plain", "bf16"): [50.0, 50.0],
+    }
+    ours = "250 (200 to 300)"
+    assert list(peers.rows(rates, "bf16")) == [
+        ["FFN", "bf16", ours, "Keras on JAX", "fp32", "250 (100 to 400)", "1.75 (0.50 to 3.00)"],
+        ["FFN", "bf16", ours, "the plain loop", "bf16", "50 (50 to 50)", "5.00 (4.00 to 6.00)"],
+    ]
+
+
+def test_everyone_is_measured_in_turns(dataset, csv_folder, monkeypatch):
+    turns = []
+
+    def note(_root, name, _count, precision):
+        turns.append((name, precision))
+        return 1.0
+
+    monkeypatch.setattr(peers, "keras_rate", note)
+    machine, effort = Machine(torch.device("cpu"), "fp32"), speed.QUICK._replace(steps={"ffn": 1, "cnn": 1})
+    with ThreadPoolExecutor(1) as apart:
+        bench = Bench(csv_folder, dataset, machine, effort, apart)
+        rates = peers.measure_rates(bench, dict.fromkeys(peers.PEERS.values(), apart))
+    assert turns == [("ffn", "fp32"), ("cnn", "fp32")] * effort.pairs
+    whos = [("this", "jax", "plain"), ("this", "tensorflow", "plain")]
+    assert {key[:2] for key in rates} == {(name, who) for name, by in zip(peers.PEERS, whos, strict=True) for who in by}
+    assert all(len(measured) == effort.pairs and min(measured) > 0 for measured in rates.values())
+
+
+def test_a_peer_that_is_not_installed_is_refused(monkeypatch, csv_folder):
+    monkeypatch.setattr(peers.util, "find_spec", lambda package: None if package == "jax" else package)
+    with pytest.raises(Refused, match=r"--peers: jax not installed: pip install -r requirements-benchmarks.txt"):
+        speed.main(["--peers", "--data-dir", str(csv_folder)])
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_keras_trains_the_same_network(name, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", peers.PEERS["ffn"])
+    keras = pytest.importorskip("keras", reason="requirements-benchmarks.txt is not installed")
+    network = loops.classic(name)
+    model = keras.Sequential([keras.Input((28, 28, 1)), *peers.keras_layers(network)])
+    assert model.count_params() == network.published["parameters"]
+    assert [layer.rate for layer in model.layers if "dropout" in layer.name] == [network.argument("dropout")]
 
 
 # agreement

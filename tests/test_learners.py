@@ -1,5 +1,6 @@
 """What a learner does with its settings: learning rates, optimizers, augmentation, dropout and precision."""
 
+import math
 from dataclasses import fields
 
 import numpy as np
@@ -109,6 +110,30 @@ def test_norms_and_biases_are_spared_from_decay_where_it_is_asked_for():
     for name, parameter in own.model.named_parameters():
         is_decayed = name.endswith("weight") and "norm" not in name
         torch.testing.assert_close(parameter.detach(), before[name] * (0.95 if is_decayed else 1))
+
+
+@pytest.mark.parametrize("decay_norms", [True, False])
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_weights_move_bit_for_bit_as_by_the_optimizers_own_step(name, decay_norms):
+    """One parameter has no gradient at first, one has none any more later, and the rate changes on the way."""
+    config = TrainConfig(**{"optimizer": name, "lr": 0.1, **OPTIMIZERS[name][1], "decay_norms": decay_norms})
+    values = [torch.linspace(-1, 1, math.prod(shape)).view(shape) for shape in ((3,), (7, 10), (5,))]
+    ours, theirs = ([nn.Parameter(value.clone()) for value in values] for _ in range(2))
+    optimizers = [learners.make_optimizer(nn.ParameterList(parameters), config) for parameters in (ours, theirs)]
+    for step in range(6):
+        for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 / (step + 1)
+            late = step == 0 and name != "sgd"  # torch's fused SGD takes no parameter on later
+            learning = parameters[:2] if late else parameters[1:] if step > 3 else parameters
+            sum((parameter * (parameter + step)).sin().sum() for parameter in learning).backward()
+        learners.move_weights(optimizers[0])
+        optimizers[1].step()
+        optimizers[1].zero_grad()
+        assert all(parameter.grad is None for parameter in ours)
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
 # The first layer, frozen
