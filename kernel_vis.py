@@ -58,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             page.add_figures(folder / "report.html", drawn.pictures)
             runs.note_drawn(folder, drawn.pictures)
     likeliest = ", ".join(f"{content['classes'][c]} {probabilities[c]:.1%}" for c in (-probabilities).argsort()[:3])
-    print(f"{content['title']}, {sample.title}: {likeliest}{f'; {doubt}' if doubt else ''}")
+    print(f"{content['title']}, {sample.title}: {likeliest}")
+    if doubt:
+        print(doubt)
     print(f"drawn in {folder}: {', '.join(path.name for _, path in drawn.pictures)}")
 
 

@@ -99,5 +99,6 @@ def doubt(probabilities: np.ndarray, temperature: float | None) -> str | None:
     calibrated = np.exp(at_temperature(np.log(np.maximum(probabilities, 1e-30))[None], temperature or 1.0)[0])
     if calibrated.max() >= CERTAIN:
         return None
-    how = "calibrated" if temperature else "as it is: no validation images were held out to calibrate it"
-    return f"uncertain: of such answers {calibrated.max():.0%} are correct ({how})"
+    if temperature:
+        return f"uncertain: of such answers about {calibrated.max():.0%} are correct"
+    return f"uncertain: {calibrated.max():.0%}, which no validation images (--validation) have calibrated"

@@ -43,7 +43,8 @@ BROKEN = 0.25  # and where it loses more than this, its outline has given way
 SPECK = 0.01  # a spot with less than this part of the garment's area is dust
 TOUCHES = 0.02  # a garment that covers more than this part of a side of the picture may go on beyond it
 PALE = 0.12 * 255  # a garment that differs less from the ground, on average, may be found in part only
-ANOTHER = 0.3  # a piece of more than this part of the largest one's area is a thing of its own
+CLOSE_BY = 0.06  # of the picture's longest edge: pieces no farther apart are of one garment, as straps and heels are
+ANOTHER = 0.3  # something of more than this part of the garment's area might be the garment as well
 OUTLINE = (230, 120, 0)  # orange, which few garments are
 MARGIN = "leave a margin around the garment"
 
@@ -99,12 +100,13 @@ def prepare(image: Image.Image, name: Path | str = "the image") -> Prepared:
         raise Refused(f"{name}: is {image.width}x{image.height} pixels, too small to show a garment; take a larger one")
     pixels = np.asarray(_reduced(image, WORK_EDGE).convert("RGB"), dtype=np.float32)
     background = _background(pixels)
-    garment = _garment(pixels, background)
-    if not garment.any():
+    seen = _seen(pixels, background)
+    if not seen.any():
         raise Refused(
             f"{name}: shows nothing that stands out from its background; {MARGIN}, on a plain ground of another colour"
         )
-    warning = _cropped(garment, name) or _doubt(garment, pixels - background, name)
+    garment, rival = _largest(seen)
+    warning = _cropped(seen, name) or _doubt(garment, pixels - background, rival, name)
     brightness = np.where(garment, _bright_on_black(_grey(pixels), _grey(background), garment), 0)
     prepared = _centred(_shrunk(_trimmed(brightness, garment)))
     is_negated = _is_darker(_grey(pixels), _grey(background), garment)
@@ -222,7 +224,7 @@ def _border(height: int, width: int) -> np.ndarray:
     return mask
 
 
-def _garment(pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
+def _seen(pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Return the mask [H, W] of what differs from the background and is no shadow: its larger pieces, without holes."""
     from scipy import ndimage
 
@@ -240,6 +242,19 @@ def _garment(pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
     areas = np.bincount(pieces.ravel())
     areas[0] = 0
     return ndimage.binary_fill_holes((areas > SPECK * areas.max())[pieces])
+
+
+def _largest(seen: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the largest thing of the mask [H, W], and the area of the next largest as a fraction of its own.
+
+    A thing may be of several pieces that lie close together.
+    """
+    from scipy import ndimage
+
+    things, _ = ndimage.label(ndimage.distance_transform_edt(~seen) <= CLOSE_BY * max(seen.shape) / 2)
+    areas = np.bincount(things[seen])
+    largest, rival = areas.argmax(), np.sort(areas)[-2:-1].sum() / areas.max()
+    return seen & (things == largest), float(rival)
 
 
 def _without_shadow(seen: np.ndarray, light: np.ndarray) -> np.ndarray:
@@ -280,16 +295,12 @@ def _cropped(garment: np.ndarray, name: Path | str) -> str | None:
     return f"{name}: the garment touches the picture's edge; if part of it is cut off, {MARGIN}"
 
 
-def _doubt(garment: np.ndarray, difference: np.ndarray, name: Path | str) -> str | None:
-    """Return a warning where the garment, a mask [H, W], hardly differs from the ground, or is several things."""
-    from scipy import ndimage
-
+def _doubt(garment: np.ndarray, difference: np.ndarray, rival: float, name: Path | str) -> str | None:
+    """Return a warning where the garment, a mask [H, W], hardly differs from the ground, or has a `rival` in size."""
     if np.abs(difference[garment]).max(axis=1).mean() < PALE:
         return f"{name}: the garment hardly stands out from its background; a ground of another colour shows it better"
-    pieces, count = ndimage.label(garment, structure=np.ones((3, 3)))
-    areas = np.sort(np.bincount(pieces.ravel())[1:])
-    if count > 1 and areas[-2] > ANOTHER * areas[-1]:
-        return f"{name}: shows several things, which are taken for one garment; photograph one alone"
+    if rival > ANOTHER:
+        return f"{name}: shows several things, of which the largest is taken for the garment; photograph one alone"
     return None
 
 
