@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parse_arguments(argv)
     own = [options.users_own(asked.network)] if asked.network else []
     weights = asked.weights or find_weights(asked, own)
-    from fmnist import checkpoints, live, page, runs
+    from fmnist import calibration, checkpoints, live, page, runs
     from fmnist.figures import album
 
     model, content = checkpoints.rebuild(weights, [*known_networks(), *own])
@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with locked(pictures_folder(asked, weights, content["recipe"])) as folder:
         drawn = album.Album(folder)
         probabilities = album.draw_layers(drawn, model, content["title"], sample, asked.layer)
+        doubt = calibration.doubt(probabilities, content.get("temperature"))
+        if sample.steps:
+            album.draw_photograph(drawn, content["title"], sample, probabilities, doubt)
         album.draw_explanation(drawn, model, content["title"], sample, explained)
         try:
             drawn.add("live.html", f"{content['title']}, live", live.write, model, sample, dataset)
@@ -56,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             runs.note_drawn(folder, drawn.pictures)
     likeliest = ", ".join(f"{content['classes'][c]} {probabilities[c]:.1%}" for c in (-probabilities).argsort()[:3])
     print(f"{content['title']}, {sample.title}: {likeliest}")
+    if doubt:
+        print(doubt)
     print(f"drawn in {folder}: {', '.join(path.name for _, path in drawn.pictures)}")
 
 
@@ -120,15 +125,14 @@ def read_sample(asked: argparse.Namespace, release: str) -> "tuple[Sample, Fashi
                 f"--data-dir {asked.data_dir}: {data.RELEASES[dataset.release]}, and the network was trained on another"
             )
         return data.test_image(dataset, asked.index or 0), dataset
-    import numpy as np
-
     from fmnist import photograph
 
     picture = photograph.read(asked.image)
-    pixels, warning = photograph.prepare(picture, asked.image)
-    if warning:
-        print(f"warning: {warning}", file=sys.stderr)
-    return data.Sample(pixels, asked.image.name, np.asarray(picture)), data_set_here(asked, release)
+    prepared = photograph.prepare(picture, asked.image)
+    if prepared.warning:
+        print(f"warning: {prepared.warning}", file=sys.stderr)
+    sample = data.Sample(prepared.pixels, asked.image.name, prepared.steps, prepared.warning)
+    return sample, data_set_here(asked, release)
 
 
 def data_set_here(asked: argparse.Namespace, release: str) -> "FashionMNIST | None":

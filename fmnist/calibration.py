@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fmnist.metrics import Calibration, Reliability
 
 BINS = 15  # of equal width, as in the paper
+CERTAIN = 0.7  # probability of an answer below which one had better look at the others
 COLDEST, HOTTEST = 0.05, 20.0  # the temperatures that are tried
 LEAST = np.log(np.finfo(np.float32).tiny)  # stands for the logarithm of a probability that has come out as 0
 
@@ -88,3 +89,16 @@ def expected_calibration_error(bins: "Reliability") -> float:
     """Return how far accuracy and mean confidence lie apart, averaged over the images of all bins."""
     gaps = np.abs(np.subtract(bins["accuracy"], bins["confidence"]))
     return float(np.average(gaps, weights=bins["count"]))
+
+
+def doubt(probabilities: np.ndarray, temperature: float | None) -> str | None:
+    """Return that the likeliest class, of float [10], is uncertain, in words; None if it is not.
+
+    It goes by the probabilities at the `temperature` that calibrates them, or as they are where there is none.
+    """
+    calibrated = np.exp(at_temperature(np.log(np.maximum(probabilities, 1e-30))[None], temperature or 1.0)[0])
+    if calibrated.max() >= CERTAIN:
+        return None
+    if temperature:
+        return f"uncertain: of such answers about {calibrated.max():.0%} are correct"
+    return f"uncertain: {calibrated.max():.0%}, which no validation images (--validation) have calibrated"

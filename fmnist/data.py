@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from fmnist import csv_files, download
 from fmnist.errors import Refused
+
+if TYPE_CHECKING:
+    from fmnist.photograph import Step
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 PARTS = 5  # of the training images, for an audit: each is judged by a network that has learnt from the others
@@ -68,7 +71,8 @@ class Sample(NamedTuple):
 
     pixels: np.ndarray  # uint8 [28, 28], prepared as the training images are
     title: str
-    photograph: np.ndarray | None = None  # uint8 [h, w, 3], the user's picture before it was prepared
+    steps: "tuple[Step, ...]" = ()  # of a user's photograph: from what was taken to `pixels`
+    warning: str | None = None  # what makes the photograph doubtful
 
 
 def test_image(dataset: FashionMNIST, index: int) -> Sample:

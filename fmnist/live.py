@@ -311,7 +311,7 @@ def _shown(
     model: nn.Module, layers: Sequence[dict[str, Any]], sample: Sample, dataset: FashionMNIST | None
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Return the images, uint8 [N, 28, 28], the sample first, and what the page says of each."""
-    first = {"title": sample.title, "is_photograph": sample.photograph is not None}
+    first = {"title": sample.title, "is_photograph": bool(sample.steps)}
     if dataset is None:
         return sample.pixels[None], [first]
     count = min(len(dataset.test_images), PREDICTING // multiply_adds(layers))

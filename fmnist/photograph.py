@@ -32,10 +32,28 @@ WORK_EDGE = 560  # longest edge at which the garment is found
 
 CLOSE = 0.05 * 255  # what differs less from the background is background: the authors' figure
 NOISE = 4.0  # what differs less than this many times the median of the border is noise or texture
-FAINT = 0.1  # what stands out less than this part of what most of the garment does is shadow
+FAINT = 0.1  # what stands out less than this part of what most of the garment does is background
+DARKEST_SHADOW = 0.3  # of the ground's light is left in it, at the least
+COLOURED = 0.12  # by how much of the ground's light a shadow may dim one channel more than another
+# A shadow has no edge. Slopes of the logarithm of the light, per pixel of an image of WORK_EDGE, over which shadow and
+# garment part.
+SLOPES = np.geomspace(0.0067, 0.037, 8)
+STEADY = 0.06  # a garment loses no more of its area from one slope to the next
+BROKEN = 0.25  # and where it loses more than this, its outline has given way
 SPECK = 0.01  # a spot with less than this part of the garment's area is dust
 TOUCHES = 0.02  # a garment that covers more than this part of a side of the picture may go on beyond it
+PALE = 0.12 * 255  # a garment that differs less from the ground, on average, may be found in part only
+CLOSE_BY = 0.06  # of the picture's longest edge: pieces no farther apart are of one garment, as straps and heels are
+ANOTHER = 0.3  # something of more than this part of the garment's area might be the garment as well
+OUTLINE = (230, 120, 0)  # orange, which few garments are
 MARGIN = "leave a margin around the garment"
+
+
+class Step(NamedTuple):
+    """A photograph on the way to what the network sees."""
+
+    title: str
+    image: np.ndarray  # uint8 [h, w, 3] or [h, w]
 
 
 class Prepared(NamedTuple):
@@ -43,6 +61,7 @@ class Prepared(NamedTuple):
 
     pixels: np.ndarray  # uint8 [28, 28]
     warning: str | None  # what makes it doubtful, in words for the user
+    steps: tuple[Step, ...]  # from the photograph, with what was found outlined, to `pixels`
 
 
 def read(path: Path | str) -> Image.Image:
@@ -81,14 +100,23 @@ def prepare(image: Image.Image, name: Path | str = "the image") -> Prepared:
         raise Refused(f"{name}: is {image.width}x{image.height} pixels, too small to show a garment; take a larger one")
     pixels = np.asarray(_reduced(image, WORK_EDGE).convert("RGB"), dtype=np.float32)
     background = _background(pixels)
-    garment = _garment(pixels - background)
-    if not garment.any():
+    seen = _seen(pixels, background)
+    if not seen.any():
         raise Refused(
             f"{name}: shows nothing that stands out from its background; {MARGIN}, on a plain ground of another colour"
         )
-    warning = _cropped(garment, name)
+    garment, rival = _largest(seen)
+    warning = _cropped(seen, name) or _doubt(garment, pixels - background, rival, name)
     brightness = np.where(garment, _bright_on_black(_grey(pixels), _grey(background), garment), 0)
-    return Prepared(_centred(_shrunk(_trimmed(brightness, garment))), warning)
+    prepared = _centred(_shrunk(_trimmed(brightness, garment)))
+    is_negated = _is_darker(_grey(pixels), _grey(background), garment)
+    steps = (
+        Step("what was found", _outlined(pixels, garment)),
+        Step("trimmed", _trimmed(pixels, garment).astype(np.uint8)),
+        Step("negated, on black" if is_negated else "on black", _trimmed(brightness, garment).astype(np.uint8)),
+        Step("shrunk to 28x28", prepared),
+    )
+    return Prepared(prepared, warning, steps)
 
 
 # Reading
@@ -124,7 +152,7 @@ def _decode(image: Image.Image) -> Image.Image:
     with contextlib.suppress(Exception):  # a photograph is shown even if its EXIF data are garbled, as viewers do
         ImageOps.exif_transpose(image, in_place=True)
     image = _reduced(_eight_bits(image), READ_EDGE)
-    return (_on_plain(image) if image.mode == "RGBA" else image).convert("RGB")
+    return (on_plain(image) if image.mode == "RGBA" else image).convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -142,7 +170,7 @@ def _reduced(image: Image.Image, edge: int) -> Image.Image:
     return image.reduce(factor) if factor > 1 else image
 
 
-def _on_plain(image: Image.Image) -> Image.Image:
+def on_plain(image: Image.Image) -> Image.Image:
     """Lay an RGBA image on a plain ground with a margin: white, as the data set's authors did, black if it is white."""
     grey, weight = np.asarray(image.convert("RGB").convert("L"), dtype=np.float32), np.asarray(image.getchannel("A"))
     white = weight.any() and np.average(grey, weights=weight) > 0.85 * 255
@@ -196,21 +224,60 @@ def _border(height: int, width: int) -> np.ndarray:
     return mask
 
 
-def _garment(difference: np.ndarray) -> np.ndarray:
-    """Return the mask [H, W] of what differs from the background: its larger pieces, with their holes filled."""
+def _seen(pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Return the mask [H, W] of what differs from the background and is no shadow: its larger pieces, without holes."""
     from scipy import ndimage
 
-    blur = max(difference.shape) / WORK_EDGE * 1.5  # evens out noise and JPEG blocks; none on a small image
-    distance = np.abs(ndimage.gaussian_filter(difference, (blur, blur, 0))).max(axis=2)
+    blur = max(pixels.shape) / WORK_EDGE * 1.5  # evens out noise and JPEG blocks; none on a small image
+    difference = ndimage.gaussian_filter(pixels - background, (blur, blur, 0))
+    distance = np.abs(difference).max(axis=2)
     noise = np.median(distance[_border(*distance.shape)])
     seen = distance > max(CLOSE, NOISE * noise)
     if not seen.any():
         return seen
     seen &= distance > FAINT * np.percentile(distance[seen], 90)
+    if max(seen.shape) > SIDE:  # the data set's own images have no shadows
+        seen = _without_shadow(seen, 1 + difference / np.maximum(background, 1))
     pieces, _ = ndimage.label(seen, structure=np.ones((3, 3)))
     areas = np.bincount(pieces.ravel())
     areas[0] = 0
     return ndimage.binary_fill_holes((areas > SPECK * areas.max())[pieces])
+
+
+def _largest(seen: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the largest thing of the mask [H, W], and the area of the next largest as a fraction of its own.
+
+    A thing may be of several pieces that lie close together.
+    """
+    from scipy import ndimage
+
+    things, _ = ndimage.label(ndimage.distance_transform_edt(~seen) <= CLOSE_BY * max(seen.shape) / 2)
+    areas = np.bincount(things[seen])
+    largest, rival = areas.argmax(), np.sort(areas)[-2:-1].sum() / areas.max()
+    return seen & (things == largest), float(rival)
+
+
+def _without_shadow(seen: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Return the mask `seen` [H, W] without the shadow at its side; `light` [H, W, 3] is what is left of the ground's.
+
+    A shadow dims all channels alike, and has no edge, where a garment has an outline. So the background is let flow in
+    wherever it is dimmed like that and the slope is gentle: over ever steeper slopes, until the garment's outline gives
+    way. In between its area stays the same for a while; where it never does, nothing is taken for shadow.
+    """
+    from scipy import ndimage
+
+    shade = light.mean(axis=2).clip(0.02, 2)
+    dimmed = (shade > DARKEST_SHADOW) & (shade < 1) & (np.ptp(light, axis=2) < COLOURED)
+    scale = max(shade.shape) / WORK_EDGE
+    slope = scale * ndimage.gaussian_gradient_magnitude(np.log(shade), 2 * scale)
+    best, before = seen, seen
+    for steepest in SLOPES:
+        left = ~ndimage.binary_propagation(~seen, mask=~seen | (dimmed & (slope < steepest)))
+        lost = 1 - left.sum() / before.sum()
+        if lost > BROKEN or not left.any():
+            break
+        best, before = (left if lost < STEADY else best), left
+    return best
 
 
 def _cropped(garment: np.ndarray, name: Path | str) -> str | None:
@@ -228,6 +295,15 @@ def _cropped(garment: np.ndarray, name: Path | str) -> str | None:
     return f"{name}: the garment touches the picture's edge; if part of it is cut off, {MARGIN}"
 
 
+def _doubt(garment: np.ndarray, difference: np.ndarray, rival: float, name: Path | str) -> str | None:
+    """Return a warning where the garment, a mask [H, W], hardly differs from the ground, or has a `rival` in size."""
+    if np.abs(difference[garment]).max(axis=1).mean() < PALE:
+        return f"{name}: the garment hardly stands out from its background; a ground of another colour shows it better"
+    if rival > ANOTHER:
+        return f"{name}: shows several things, of which the largest is taken for the garment; photograph one alone"
+    return None
+
+
 def _pieces_at_the_edge(garment: np.ndarray) -> int:
     """Count the pieces that touch the picture's edge and make up more than 5 % of the whole."""
     from scipy import ndimage
@@ -243,9 +319,22 @@ def _bright_on_black(grey: np.ndarray, background: np.ndarray, garment: np.ndarr
 
     A garment darker than its background is negated: what was black becomes 255.
     """
-    if (grey - background)[garment].mean() < 0:
+    if _is_darker(grey, background, garment):
         grey, background = 255 - grey, 255 - background
     return ((grey - background) / np.maximum(255 - background, 1) * 255).clip(0, 255)
+
+
+def _is_darker(grey: np.ndarray, background: np.ndarray, garment: np.ndarray) -> bool:
+    return bool((grey - background)[garment].mean() < 0)
+
+
+def _outlined(pixels: np.ndarray, garment: np.ndarray) -> np.ndarray:
+    """Return the photograph, uint8 [H, W, 3], with the outline of the garment in orange."""
+    from scipy import ndimage
+
+    wide = max(1, max(garment.shape) // 200)
+    outline = ndimage.binary_dilation(garment, iterations=wide) & ~ndimage.binary_erosion(garment, iterations=wide)
+    return np.where(outline[..., None], OUTLINE, pixels).astype(np.uint8)
 
 
 def _trimmed(brightness: np.ndarray, garment: np.ndarray) -> np.ndarray:

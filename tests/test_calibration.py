@@ -129,3 +129,11 @@ def test_the_test_images_have_no_say_in_the_temperature(random):
     elsewhere = (log_softmax(-logits), labels)
     fitted = [calibration.calibrate(held_out, test)["temperature"] for test in (held_out, elsewhere)]
     assert fitted[0] == fitted[1] == calibration.fit_temperature(*held_out)
+
+
+def test_an_answer_is_doubtful_by_its_calibrated_probability():
+    probabilities = np.array([0.8, 0.1, 0.1, *[0] * 7])
+    assert calibration.doubt(probabilities, None) is None
+    words = calibration.doubt(probabilities, 2.0)  # the square roots, made to add up to 1
+    assert words == f"uncertain: of such answers about {0.8**0.5 / (0.8**0.5 + 2 * 0.1**0.5):.0%} are correct"
+    assert "no validation images" in calibration.doubt(np.full(10, 0.1), None)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from fmnist.activations import Stage
 from fmnist.figures import layers, style
+from fmnist.photograph import Step
 from tests.helpers.figure_checks import IMAGES, PREDICTIONS, check_picture, recorded, texts, tiles_laid
 
 SAMPLE, LAST = IMAGES[3], PREDICTIONS.probabilities[4]
@@ -23,6 +24,11 @@ def stages(count):
     return [Stage(name.format(n), "AdaptiveAvgPool2d", each, name.format(n)) for n, each in enumerate(maps)]
 
 
+def steps_of(shape):
+    """What a photograph of this shape became."""
+    return [Step("what was found", np.full(shape, 80, np.uint8)), Step("shrunk to 28x28", SAMPLE)]
+
+
 CASES = {
     "kernels": lambda p: layers.kernels_grid(p, KERNELS, "CNN: kernels of features.conv1"),
     "kernels of a deep layer": lambda p: layers.kernels_grid(p, np.ones((256, 128, 1, 1)), "ResNet-18: kernels"),
@@ -35,8 +41,8 @@ CASES = {
     "long names": lambda p: layers.progression(
         p, SAMPLE, [stage._replace(name="backbone.stage1." * 4 + "conv") for stage in stages(2)], LAST, "CNN"
     ),
-    "photograph": lambda p: layers.photograph(p, np.full((90, 60, 3), 80, np.uint8), SAMPLE, LAST, "a.jpg"),
-    "thin photograph": lambda p: layers.photograph(p, np.full((900, 1), 80, np.uint8), SAMPLE, LAST, "a.jpg"),
+    "photograph": lambda p: layers.photograph(p, steps_of((90, 60, 3)), LAST, [], "a.jpg"),
+    "thin photograph": lambda p: layers.photograph(p, steps_of((900, 1)), LAST, ["doubt " * 40] * 2, "a.jpg"),
 }
 
 
@@ -127,9 +133,10 @@ def test_a_column_follows_one_channel_from_a_convolution_to_the_next(tmp_path, t
 
 def test_photograph_shows_the_three_likeliest_classes(tmp_path, tiles):
     probabilities = np.array([0.1, 0, 0.5, 0, 0.3, 0, 0.06, 0, 0.04, 0])
-    original = np.zeros((40, 80, 3), np.uint8)
-    figure = layers.photograph(tmp_path / "p.png", original, SAMPLE, probabilities, "t")
+    figure = layers.photograph(tmp_path / "p.png", steps_of((400, 800, 3)), probabilities, ["It is doubtful."], "t")
     labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert labels == ["Pullover", "Coat", "T-shirt/top"]
     assert [bar.get_width() for bar in figure.axes[1].patches] == pytest.approx([0.5, 0.3, 0.1])
-    assert tiles[0][0].shape == (225, 450, 3), "the proportions are lost"
+    assert tiles[0][0].shape[:2] == (173, 345), "the proportions are lost"
+    assert np.array_equal(tiles[1][0], SAMPLE)
+    assert {"what was found", "shrunk to 28x28", "It is doubtful."} <= set(texts(figure))

@@ -9,15 +9,16 @@ from PIL import Image
 
 from fmnist import photograph
 from fmnist.errors import Refused
-from tests.helpers.garments import SCALE, agreement, boot, grey, placed, shirt, trousers
+from tests.helpers.garments import HELD_OUT, KNOWN, SCALE, agreement, boot, disguised, grey, placed, shirt, trousers
 
+SHADOWS = [name for name in {**KNOWN, **HELD_OUT} if "shadow" in name and "object" not in name and "hanger" not in name]
 SAMPLE = Path(__file__).with_name("photograph.jpg")
 GARMENTS = pytest.mark.parametrize("garment", [trousers(), boot(), shirt()], ids=["trousers", "boot", "shirt"])
 
 
 def prepared(image: Image.Image) -> np.ndarray:
     """What becomes of a photograph that nothing is to be said against."""
-    pixels, warning = photograph.prepare(image)
+    pixels, warning, _ = photograph.prepare(image)
     assert warning is None
     return pixels
 
@@ -149,7 +150,7 @@ def test_a_cropped_garment_is_prepared_with_a_warning(garment, quarter_turns):
     levels = placed(garment)
     levels[31 + 21 * SCALE :] = 0
     whole, cut = (np.rot90(picture, quarter_turns) for picture in (levels, levels[: 31 + 21 * SCALE]))
-    pixels, warning = photograph.prepare(grey(240 - 200 * cut), "my picture")
+    pixels, warning, _ = photograph.prepare(grey(240 - 200 * cut), "my picture")
     assert warning.startswith("my picture: ")
     assert "leave a margin around the garment" in warning
     assert agreement(pixels, prepared(grey(240 - 200 * whole)))[0] > 0.9
@@ -162,3 +163,50 @@ def test_a_garment_that_fills_the_picture_is_refused():
     for image in (close_up, cloth):
         with pytest.raises(Refused, match=r"^my picture: .*leave a margin around the garment"):
             photograph.prepare(image, "my picture")
+
+
+# Shadows
+
+
+@GARMENTS
+@pytest.mark.parametrize("name", SHADOWS)
+def test_a_soft_shadow_is_not_taken_for_the_garment(garment, name, monkeypatch):
+    image = disguised(garment, {**KNOWN, **HELD_OUT}[name], np.random.default_rng(5))
+    overlap, _ = agreement(photograph.prepare(image).pixels, garment)
+    monkeypatch.setattr(photograph, "_without_shadow", lambda seen, light: seen)
+    with_shadow, _ = agreement(photograph.prepare(image).pixels, garment)
+    assert overlap > max(0.7, with_shadow - 0.02)
+
+
+@GARMENTS
+def test_without_a_shadow_nothing_is_taken_for_one(garment):
+    image = disguised(garment, KNOWN["white"], np.random.default_rng(5))
+    overlap, correlation = agreement(photograph.prepare(image).pixels, garment)
+    assert overlap > 0.85
+    assert correlation > 0.9
+
+
+# Steps and doubts
+
+
+def test_the_steps_lead_from_the_photograph_to_what_the_network_sees():
+    pixels, _, steps = photograph.prepare(grey(255 - 255 * placed(boot())))
+    found, trimmed, negated, shrunk = (step.image for step in steps)
+    assert found.shape == (330, 420, 3)
+    outline = (found == photograph.OUTLINE).all(axis=2)
+    rows, columns = np.flatnonzero(outline.any(axis=1)), np.flatnonzero(outline.any(axis=0))
+    top, bottom = np.flatnonzero(boot().any(axis=1))[[0, -1]] * SCALE + 31
+    assert abs(rows[0] - top) <= 3
+    assert abs(rows[-1] - (bottom + SCALE)) <= 4
+    assert abs(columns[0] - 120) <= 3
+    assert trimmed.shape[:2] == negated.shape == pytest.approx((bottom + SCALE - top, 28 * SCALE), abs=4)
+    assert trimmed.mean() < 255 - negated.mean() + 40
+    assert np.array_equal(shrunk, pixels)
+    assert [step.title for step in steps][2] == "negated, on black"
+
+
+def test_a_pale_garment_and_several_things_are_doubtful():
+    pale = grey(255 - 25 * placed(boot()))
+    assert "hardly stands out" in photograph.prepare(pale, "a.png").warning
+    two = np.hstack([placed(boot()), placed(shirt())])
+    assert "several things" in photograph.prepare(grey(255 - 255 * two), "a.png").warning

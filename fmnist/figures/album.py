@@ -176,7 +176,7 @@ def networks_to_look_into(extra: Sequence[str], convolutional: Sequence[str], be
 
 
 def draw_layers(album: Album, model: nn.Module, title: str, sample: Sample, layer: str | None = None) -> np.ndarray:
-    """Draw kernels and feature maps of `layer`, the activations by layer, and the photograph where the sample is one.
+    """Draw kernels and feature maps of `layer`, and the activations by layer.
 
     Without a `layer` it is the first convolution; of one that is none the kernels of the convolution before it are
     drawn. A network without convolutions has none of these pictures, which is said in words. Returns the class
@@ -192,11 +192,14 @@ def draw_layers(album: Album, model: nn.Module, title: str, sample: Sample, laye
         drawn = [stage for stage in stages if activations.is_worth_drawing(model, stage)]
         about = f"{title}: activations by layer, {sample.title}"
         album.add("progression.png", about, layers.progression, sample.pixels, drawn, probabilities)
-    if sample.photograph is not None:
-        about, content = f"{sample.title}: prediction of {title}", (sample.photograph, sample.pixels, probabilities)
-        if album.add("photograph.png", about, layers.photograph, *content):
-            album.keep("photograph.png", f"photograph_{_shortened(sample.title)}")
     return probabilities
+
+
+def draw_photograph(album: Album, title: str, sample: Sample, probabilities: np.ndarray, doubt: str | None) -> None:
+    """Draw what a user's photograph became, step by step, its likeliest classes, and what makes either doubtful."""
+    about, remarks = f"{sample.title}: prediction of {title}", [text for text in (sample.warning, doubt) if text]
+    if album.add("photograph.png", about, layers.photograph, sample.steps, probabilities, remarks):
+        album.keep("photograph.png", f"photograph_{_shortened(sample.title)}")
 
 
 def _draw_kernels(album: Album, model: nn.Module, title: str, sample: Sample, shown: activations.Stage) -> None:

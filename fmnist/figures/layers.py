@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from math import ceil
 from pathlib import Path
+from textwrap import wrap
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +19,13 @@ from PIL import Image
 from fmnist.activations import Stage
 from fmnist.data import CLASSES
 from fmnist.figures.style import BLUE, DPI, GREY, Board, Box, board, cells, signed_scale
+from fmnist.photograph import Step
 
 SHOWN = 64  # kernels or maps of one layer at most: more would be too small to see
 CHANNELS = 8  # maps of each stage in the progression
 ROBUST = 0.995  # fraction of a map's values within its colour scale: a few extremes would leave the rest pale
 CAPTION, NUMBERS = 2.6, 0.22  # inches for the words on the left of a stage's maps, and for the channels' numbers above
+LARGEST_STEP = 2.6  # inches, with its margin, of what a photograph becomes
 LONGEST = 26  # characters of a stage's name that the caption has room for
 LEFT, RIGHT = 2.2, 3.1  # inches for the sample and for the prediction
 
@@ -195,17 +198,24 @@ def _bars(axes: Axes, probabilities: np.ndarray, classes: Sequence[str]) -> None
 
 
 def photograph(
-    path: Path | str, original: np.ndarray, prepared: np.ndarray, probabilities: np.ndarray, title: str
+    path: Path | str, steps: Sequence[Step], probabilities: np.ndarray, remarks: Sequence[str], title: str
 ) -> Figure:
-    """Draw the user's photograph, uint8 [h, w, 3] or [h, w], its prepared form [28, 28] and the likeliest classes."""
-    tall, wide = (max(0.05, 3.0 * length / max(original.shape[:2])) for length in original.shape[:2])  # inches
-    coarse = Image.fromarray(original).resize((round(wide * DPI), round(tall * DPI)))
+    """Draw what a photograph became, step by step, the likeliest classes of float [10], and remarks below."""
     probabilities = np.asarray(probabilities)
     likeliest = np.argsort(-probabilities, kind="stable")[:3]
-    with board(path, 11.8, 4.4, title) as page:
-        for x, text in ((1.9, "photograph"), (5.3, "prepared as the training images"), (9.6, "likeliest classes")):
-            page.words(x, 0.78, text, va="bottom")
-        page.tile(np.asarray(coarse), Box(1.9 - wide / 2, 2.4 - tall / 2, wide, tall))
-        page.tile(prepared, Box(3.8, 0.9, 3.0, 3.0))
-        _bars(page.inset(Box(8.5, 1.2, 2.3, 1.9)), probabilities[likeliest], [CLASSES[n] for n in likeliest])
+    lines = [line for remark in remarks for line in wrap(remark, 120)]
+    left = LARGEST_STEP * len(steps) + 1.6
+    with board(path, left + 3.4, 3.9 + 0.2 * len(lines), title) as page:
+        for n, step in enumerate(steps):
+            middle = 0.3 + LARGEST_STEP * (n + 0.5)
+            page.words(middle, 0.78, step.title, va="bottom")
+            edges = step.image.shape[:2]
+            tall, wide = (max(0.05, (LARGEST_STEP - 0.3) * edge / max(edges)) for edge in edges)
+            size = round(wide * DPI), round(tall * DPI)
+            shown = Image.fromarray(step.image).resize(size) if max(edges) > max(size) else step.image
+            page.tile(np.asarray(shown), Box(middle - wide / 2, 2.2 - tall / 2, wide, tall))
+        page.words(left + 1.2, 0.78, "likeliest classes", va="bottom")
+        _bars(page.inset(Box(left, 1.2, 2.3, 1.9)), probabilities[likeliest], [CLASSES[n] for n in likeliest])
+        for n, line in enumerate(lines):
+            page.words(0.3, 3.7 + 0.2 * n, line, ha="left")
     return page.figure
