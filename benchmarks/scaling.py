@@ -1,7 +1,7 @@
 """What does a trial cost beside its training? A thousand that take one step, by each way to spread them; Markdown.
 
-python -m benchmarks.scaling               half an hour on two cores; needs Dask for the cluster, on loopback
-python -m benchmarks.scaling --quick       a few trials, to see that it runs: figures of no value
+python -m benchmarks.scaling                     half an hour on two cores; needs Dask for the cluster, on loopback
+python -m benchmarks.scaling --trials 20 40      to see that it runs: figures of no value
 """
 
 import argparse
@@ -176,14 +176,15 @@ def calculated(costs: Sequence[Cost]) -> list[list[str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print the tables."""
     parser = options.Parser(prog="python -m benchmarks.scaling", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a few trials, to see that it runs: figures of no value")
+    count, words = options.whole(20, 100_000), "so many trials, and so many [250 1000]"
+    parser.add_argument("--trials", type=count, nargs=2, default=(250, 1000), metavar="N", help=words)
     parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)  # measure one run, print its cost, and end
     asked = parser.parse_args(argv)
     if asked.point:
         way, count, address = asked.point
         print(json.dumps(asdict(run_once(way, int(count), address))))
         return
-    measured = measure_all((20, 40) if asked.quick else (250, 1000))
+    measured = measure_all(sorted(asked.trials))
     header = ["trials", "how many", "seconds", "core seconds each", "run's process, ms each", "to merge, s"]
     header += ["its peak MB", "folder, MB"]
     print(f"Trials of one step, scored on {TEST_IMAGES:,} images; {SIDE_BY_SIDE} side by side\n")
