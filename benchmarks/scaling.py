@@ -6,7 +6,6 @@ python -m benchmarks.scaling --trials 20 40      to see that it runs: figures of
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -59,7 +58,7 @@ def run_once(way: str, count: int, address: str) -> Cost:
         seconds, parent = time.perf_counter() - started, time.process_time() - used
         merging = measure.seconds(lambda: merge(recipe, planned, dataset, machine, folder))
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * measure.RSS_UNIT / 1e6
+    peak = measure.resource.getrusage(measure.resource.RUSAGE_SELF).ru_maxrss * measure.RSS_UNIT / 1e6
     return Cost(len(planned), seconds, parent, merging, peak, size)
 
 
@@ -180,6 +179,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=count, nargs=2, default=(250, 1000), metavar="N", help=words)
     parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)  # measure one run, print its cost, and end
     asked = parser.parse_args(argv)
+    if measure.resource is None:
+        raise Refused("this system does not tell a process's peak memory")
     if asked.point:
         way, count, address = asked.point
         print(json.dumps(asdict(run_once(way, int(count), address))))
