@@ -41,7 +41,9 @@ class CNN(nn.Module):
     pool_after   numbers, from 1, of the convolutions whose maps are downsampled; None is all of them
     dense        units of each hidden layer after the convolutions
     activation   "relu" or "leaky_relu"
-    norm         batch norm "before" or "after" each convolution's activation, or None
+    norm         batch norm "before" or "after" each convolution's activation, or "pooled": before it, but behind the
+                 pooling, where there are fewer values to normalise; or None
+    identity     whether convolutions start as the identity, and hand on their input until they learn better
     dense_norm   layer norm after each dense layer's activation
     conv_dropout fraction of the values dropped behind each downsampling, and
     dropout      behind each dense layer
@@ -58,7 +60,8 @@ class CNN(nn.Module):
         pool_after: Sequence[int] | None = None,
         dense: Sequence[int] = (128,),
         activation: Literal["relu", "leaky_relu"] = "relu",
-        norm: Literal["before", "after"] | None = None,
+        norm: Literal["before", "after", "pooled"] | None = None,
+        identity: bool = False,
         dense_norm: bool = False,
         conv_dropout: float = 0.0,
         dropout: float = 0.25,
@@ -77,7 +80,11 @@ class CNN(nn.Module):
         for n, (width, pad) in enumerate(zip(kernels, paddings, strict=True), start=1):
             stride = 2 if pool == "stride" and n in halved else 1
             pooling = {f"pool{n}": POOLS[pool](2)} if pool != "stride" and n in halved else {}
-            layers[f"conv{n}"] = nn.Conv2d(channels, width, kernel_size, stride, pad)  # [B, width, size, size]
+            # Right before a norm, a bias would be subtracted again.
+            conv = nn.Conv2d(channels, width, kernel_size, stride, pad, bias=norm != "pooled")
+            if identity:
+                nn.init.dirac_(conv.weight.detach()[:channels])
+            layers[f"conv{n}"] = conv  # [B, width, size, size]
             layers |= _in_order(n, activation, nn.BatchNorm2d(width) if norm else None, norm, pooling)
             if conv_dropout and n in halved:
                 layers[f"dropout{n}"] = Dropout(conv_dropout)
@@ -121,6 +128,8 @@ def _in_order(
     norms = {f"norm{n}": batch_norm} if batch_norm else {}
     if norm == "after":
         return act | norms | pooling
+    if norm == "pooled":
+        return pooling | norms | act
     if any(isinstance(layer, nn.MaxPool2d) for layer in pooling.values()):
         # A rising function commutes with taking the maximum: the same result from a quarter of the values.
         return norms | pooling | act

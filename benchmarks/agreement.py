@@ -55,7 +55,7 @@ def by_plain_loop(name: str, seed: int, bench: Bench) -> float:
 
 def by_this_project(name: str, seed: int, bench: Bench) -> float:
     """The test accuracy of one training by this project's loop."""
-    learner, _ = train_by_fit(bench.network(name, seed), bench.dataset, bench.images, bench.precision)
+    learner = train_by_fit(bench.network(name, seed), bench.dataset, bench.images, bench.precision).learner
     return learner_accuracy(learner, bench.dataset.test_images, bench.dataset.test_labels)
 
 

@@ -72,7 +72,7 @@ def train_once(root: Path, work: Work) -> float:
     network = classic("cnn", epochs=work.epochs)
     wider = {name: [work.width * units for units in network.argument(name)] for name in ("kernels", "dense")}
     network = replace(network, arguments={**network.arguments, **wider})
-    return train_by_fit(network, data.load(root, log=lambda _: None), work.images, machine.precision)[1]
+    return train_by_fit(network, data.load(root, log=lambda _: None), work.images, machine.precision).seconds
 
 
 def measure_cost(root: Path, work: Work) -> Cost:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from fmnist.checkpoints import Checkpoints
 from fmnist.config import Network
 from fmnist.data import FashionMNIST, TrainingData
 from fmnist.device import Machine
+from fmnist.metrics import Epoch
 
 CPU = torch.device("cpu")
 
@@ -117,8 +118,16 @@ class PlainLoop:
 # This project's loop
 
 
-def train_by_fit(network: Network, dataset: FashionMNIST, count: int, precision: str) -> tuple[learners.Learner, float]:
-    """Train on the first `count` images by `training.fit`, checkpoints and all; return the learner, and seconds."""
+class Fitted(NamedTuple):
+    """What `training.fit` has trained."""
+
+    learner: learners.Learner
+    seconds: float  # with checkpoints and all
+    history: list[Epoch]
+
+
+def train_by_fit(network: Network, dataset: FashionMNIST, count: int, precision: str) -> Fitted:
+    """Train on the first `count` images by `training.fit`, checkpoints and all."""
     config = network.training
     training_data = TrainingData(dataset.train_images, dataset.train_labels, torch.arange(count), torch.arange(0))
     steps = config.epochs * training.steps_per_epoch(count, config.batch_size)
@@ -126,8 +135,8 @@ def train_by_fit(network: Network, dataset: FashionMNIST, count: int, precision:
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):
         kept = Checkpoints(Path(folder), network.run_name, network.settings)
         started = time.perf_counter()
-        training.fit(learner, training_data, config, kept, training.Progress())
-        return learner, time.perf_counter() - started
+        trained = training.fit(learner, training_data, config, kept, training.Progress())
+        return Fitted(learner, time.perf_counter() - started, trained.history)
 
 
 def learner_accuracy(learner: learners.Learner, images: Tensor, labels: Tensor) -> float:

@@ -7,10 +7,11 @@ No figure of these pages is typed.
 """
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from fmnist import captions, report
-from fmnist.config import Recipe
+from fmnist.config import Recipe, TrainConfig
 from fmnist.metrics import Metrics
 from recipes import RECIPES
 
@@ -52,14 +53,18 @@ def overview() -> str:
 
 
 def changes_since(run: Metrics, recipe: Recipe) -> list[str]:
-    """What of `recipe` has changed since `run`, in words: such as "v1: conv_dropout was not set, is 0.1"."""
+    """What of `recipe` has changed since `run`, in words: such as "v1: conv_dropout was not set, is 0.1".
+
+    A training setting that was not there yet had its default.
+    """
     if run["models"].keys() != {network.name for network in recipe.networks}:
         return [f"the networks were {', '.join(run['models'])}"]
     return [
         f"{network.name}: {key} was {then.get(key, 'not set')}, is {now.get(key, 'not set')}"
         for network in recipe.networks
         for group, now in network.settings.items()
-        for then in [run["models"][network.name]["config"][group]]
+        for before in [run["models"][network.name]["config"][group]]
+        for then in [before if group == "network" else {**asdict(TrainConfig()), **before}]
         for key in sorted(now.keys() | then.keys())
         if now.get(key) != then.get(key)
     ]
@@ -76,9 +81,8 @@ def _percent(fraction: float | None) -> str:
 def section(recipe: Recipe, run: Metrics) -> str:
     """One recipe: how it was run, its table and remarks, and the pictures that come with it."""
     version = f"torch {run['versions']['torch']}" + (f", commit {run['commit'][:7]}" if run["commit"] else "")
-    how = (
-        f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {run['threads']} threads, {run['precision']}"
-    )
+    threads = f"{run['threads']} thread{'s' if run['threads'] > 1 else ''}"
+    how = f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {threads}, {run['precision']}"
     parts = [f"## `{recipe.name}`: {recipe.title}", f"{recipe.summary.capitalize()}.", f"{how}, {version}."]
     if changes := changes_since(run, recipe):
         parts.append(f"**A run of the recipe as it was; it has changed since:** {'; '.join(changes)}.")

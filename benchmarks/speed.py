@@ -1,6 +1,7 @@
 """How fast is this project on this machine's CPU? Measured against the loop that tutorials have; prints Markdown.
 
     python -m benchmarks.speed            everything; 20 to 40 minutes on two cores, most of it the plain loop's epochs
+    python -m benchmarks.speed --peers    this loop beside Keras alone; needs requirements-benchmarks.txt; five minutes
     python -m benchmarks.speed --quick    from a few steps and one epoch, to see that it runs: figures of no value
 
 A machine's speed drifts, so what counts are ratios of measurements in turns, A B A B, and their spread. Nothing else
@@ -10,7 +11,6 @@ should run meanwhile.
 import multiprocessing
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,15 +21,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import recipes
-from benchmarks import measure
+from benchmarks import measure, peers
 from benchmarks.bench import Bench, Effort, load
 from benchmarks.loops import PLAIN, classic, train_by_fit
 from benchmarks.measure import ROOT, spread, table
 from benchmarks.speedrun import report_speedrun
-from fmnist import checkpoints, device, evaluation, learners, metrics, options
-from fmnist.config import Network
+from fmnist import device, evaluation, learners, options, trials
+from fmnist.config import Network, Recipe
 from fmnist.errors import run
+from fmnist.trials import Trial
 
+FEW = 2000  # training images of networks that are trained to be drawn
 PRODUCT = 2048  # rows and columns of the matrices whose product is the ceiling
 
 FULL = Effort(pairs=5, steps={"ffn": 600, "cnn": 200}, commands=3, seeds=3, most_epochs=30)
@@ -118,14 +120,6 @@ step = learners.TorchLearner.step
 learners.TorchLearner.step = lambda *arguments: (step(*arguments), os._exit(0))
 fashionmnist.main(sys.argv[1:])
 """
-EPOCH: metrics.Epoch = {
-    "train_loss": 1.0,
-    "train_accuracy": 0.5,
-    "train_loss_by_step": [1.0] * 20,
-    "steps": 938,
-    "seconds": 1.0,
-    "images_per_second": 60_000.0,
-}
 
 
 def first_step(root: Path) -> float:
@@ -136,30 +130,33 @@ def first_step(root: Path) -> float:
 
 
 def evaluate_and_draw(bench: Bench) -> tuple[float, float]:
-    """Seconds of one full evaluation of the CNN, and of drawing all of `classic`: both scripts' figures, the report.
+    """Seconds of one full evaluation of the CNN, and of drawing all that both scripts draw of `classic`.
 
-    The networks are untrained: the pictures are as many and as large.
+    The networks have learnt for an epoch from FEW images: the pictures are as many and as large.
     """
-    trained = {}
+    few = bench.dataset._replace(
+        train_images=bench.dataset.train_images[:FEW], train_labels=bench.dataset.train_labels[:FEW]
+    )
+    recipe = options.changed(recipes.CLASSIC, {"epochs": 1})
     with tempfile.TemporaryDirectory() as output, redirect_stdout(None):
         folder = Path(output) / "classic"
         folder.mkdir()
-        for network in recipes.CLASSIC.networks:
-            learner = learners.make_learner(network.build(), network.training, bench.machine, total_steps=1)
-            checkpoints.save_weights(folder, network, "classic", learner.weights(), bench.dataset.release)
-            started = time.perf_counter()
-            scored = evaluation.evaluate(learner, bench.dataset, torch.arange(len(bench.dataset.train_images)))
-            evaluating = time.perf_counter() - started  # the CNN comes last
-            trained[network.name] = [metrics.Trained(network, [EPOCH] * 20, None, scored, learner.cost())]
-        return evaluating, measure.seconds(lambda: draw_classic(bench, trained, folder))
+        planned = trials.plan(recipe, 1, few, bench.machine, folder)
+        for trial in planned:
+            trials.train(trial, few)
+        learner = learners.make_learner(planned[-1].network.build(), planned[-1].network.training, bench.machine, 1)
+        scored = torch.arange(len(bench.dataset.train_images))
+        evaluating = measure.seconds(lambda: evaluation.evaluate(learner, bench.dataset, scored))
+        return evaluating, measure.seconds(lambda: draw_classic(bench, recipe, planned, folder))
 
 
-def draw_classic(bench: Bench, trained: dict[str, list[metrics.Trained]], folder: Path) -> None:
+def draw_classic(bench: Bench, recipe: Recipe, planned: list[Trial], folder: Path) -> None:
     """Draw what both scripts draw of `classic`, and write the report; kernel_vis.py loads weights and data for it."""
     import fashionmnist
     import kernel_vis
 
-    fashionmnist.present(recipes.CLASSIC, trained, bench.dataset, bench.machine, folder)
+    fashionmnist.keep_weights(planned, folder)
+    fashionmnist.present(recipe, planned, bench.dataset, bench.machine, folder)
     kernel_vis.main(["classic", "--data-dir", str(bench.root), "--output-dir", str(folder.parent)])
 
 
@@ -181,16 +178,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options.Parser(prog="python -m benchmarks.speed", description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data", help="where the data set is [data]")
     parser.add_argument("--quick", action="store_true", help="a few steps and one epoch, to see that it runs")
+    parser.add_argument("--peers", action="store_true", help="measure beside Keras, and nothing else")
     asked = parser.parse_args(argv)
+    if asked.peers:
+        peers.check_installed()
     root = asked.data_dir.resolve()
     machine, dataset = device.set_up({"device": "cpu"}, by_torch=True), load(root)
     threads = f"{torch.get_num_threads()} threads"
     print(f"{device.processor()}, {threads}, `auto` is {machine.precision}, torch {torch.__version__}\n")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
         bench = Bench(root, dataset, machine, QUICK if asked.quick else FULL, apart)
-        report_loops(bench)
-        report_speedrun(bench)
-    report_surroundings(bench)
+        if asked.peers:
+            peers.report_peers(bench)
+        else:
+            report_loops(bench)
+            report_speedrun(bench)
+            report_surroundings(bench)
 
 
 if __name__ == "__main__":

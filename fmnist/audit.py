@@ -134,8 +134,8 @@ def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
 def wrong_labels(joint: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return how many images of each label have a wrong one: int [10]. After equation 3, which scales the joint."""
     sums = joint.sum(axis=1)
-    fraction = 1 - np.divide(joint.diagonal(), sums, out=np.ones(len(joint)), where=sums > 0)
-    return (fraction * np.bincount(labels, minlength=len(joint))).round().astype(int)
+    elsewhere = (sums - joint.diagonal()) * np.bincount(labels, minlength=len(joint))
+    return np.divide(elsewhere, sums, out=np.zeros(len(joint)), where=sums > 0).round().astype(int)
 
 
 def find_suspects(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -155,7 +155,8 @@ def rebuild(path: Path, networks: Iterable[Network]) -> tuple[torch.nn.Module, d
         raise Refused(f"{path} is of a class that no recipe names; if it is your own, add --network {asked[:100]}")
     network = replace(network, arguments={key: described[key] for key in described.keys() - {"class", "sha256"}})
     if not network.is_torch:
-        raise Refused(f"{path} holds a network written in NumPy, which has no layers to draw; name another file")
+        what = "a network written in NumPy, which has no layers to look into"
+        raise Refused(f"{path} holds {what}; change --model or --weights")
     model = _outline(network, most_settings=100 + len(content["state_dict"]))  # every layer has a weight
     if model is None:
         raise Refused(f"{path} describes no network of this program; train it anew")

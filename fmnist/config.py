@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from fmnist.metrics import Published
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "adadelta")
-SCHEDULES = ("constant", "plateau", "cosine", "one-cycle")
-LENGTH_MATTERS = ("cosine", "one-cycle")  # laid out over all epochs, and moved at every step
+SCHEDULES = ("constant", "plateau", "cosine", "one-cycle", "linear")
+LENGTH_MATTERS = ("cosine", "one-cycle", "linear")  # laid out over all epochs, and moved at every step
 POOLS = ("max", "avg", "stride")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -42,16 +42,19 @@ class TrainConfig:
     lr: float = setting(1e-3, "learning rate; its peak, where the schedule has one", 1e-9, 100)
     optimizer: str = setting("adam", "optimizer", choices=OPTIMIZERS)
     momentum: float = setting(0.0, "momentum of SGD", 0, 0.9999)
+    nesterov: bool = setting(False, "take Nesterov's momentum for SGD's")
     weight_decay: float = setting(0.0, "weight decay", 0, 10)
+    decay_norms: bool = setting(True, "let weight decay act on norms and biases too, not on kernels and matrices alone")
     schedule: str = setting(
         "constant",
         "learning-rate schedule; plateau cuts by ten after 3 epochs without a better loss",
         choices=SCHEDULES,
     )
-    warmup: float = setting(0.3, "fraction of the steps before the peak of the one-cycle schedule", 0.01, 0.99)
+    warmup: float = setting(0.3, "fraction of the steps before the peak of a one-cycle or linear schedule", 0.01, 0.99)
     freeze_after: int = setting(0, "epochs after which the first layer is frozen; 0: never", 0, 10_000)
     label_smoothing: float = setting(0.0, "fraction of the target that is spread over all classes", 0, 0.99)
     augment: bool = setting(False, "flip each training image at random, and shift it by up to two pixels")
+    cutout: int = setting(0, "side, in pixels, of a square that is blackened in each training image", 0, 28)
     validation: float = setting(0.0, "fraction of the training images held out for validation", 0, 0.9)
     patience: int = setting(0, "epochs without a better validation loss before training stops; 0: never", 0, 10_000)
     select_best: bool = setting(True, "score the weights of the epoch that is best on the validation images, if any")

@@ -219,3 +219,18 @@ def augment(images: Tensor, shift: int = 2) -> Tensor:
     flipped = torch.rand(count, 1, 1, device=device) < 0.5
     columns = torch.where(flipped, columns.flip(-1), columns)
     return padded[torch.arange(count, device=device)[:, None, None], rows, columns]
+
+
+def cut_out(images: Tensor, size: int) -> Tensor:
+    """Blacken a square of `size` pixels in each image of uint8 [B, 28, 28], wherever its centre falls in the image.
+
+    DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", arXiv 1708.04552: near
+    the border a part of the square lies outside.
+    """
+    count, height, width = images.shape
+    device = images.device
+    top = torch.randint(height, (count, 1, 1), device=device) - size // 2
+    left = torch.randint(width, (count, 1, 1), device=device) - size // 2
+    rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    inside = (rows >= top) & (rows < top + size) & (columns >= left) & (columns < left + size)
+    return images.masked_fill(inside, 0)

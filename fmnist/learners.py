@@ -1,5 +1,6 @@
 """How a network takes a step: with PyTorch, its optimizers and schedules, or by a backward pass of its own in NumPy."""
 
+import itertools
 import math
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.optim.adam import adam
 
 from fmnist import data
 from fmnist.config import LENGTH_MATTERS, TrainConfig
@@ -17,6 +19,7 @@ from fmnist.device import Machine
 if TYPE_CHECKING:
     from numpy_ffn import NumpyFFN
 
+ADAM_SETTINGS = ("lr", "weight_decay", "eps", "amsgrad", "maximize", "fused", "decoupled_weight_decay")
 EVALUATION_BATCH = 100  # images at once in evaluation: more is no faster on a CPU, and takes more memory
 
 
@@ -85,12 +88,13 @@ class TorchLearner:
             self.model.train()
         if self.config.augment:
             images = data.augment(images)
+        if self.config.cutout:
+            images = data.cut_out(images, self.config.cutout)
         with self.precision:
             logits = self.model(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        move_weights(self.optimizer)
         if self.config.schedule in LENGTH_MATTERS:
             self.schedule.step()
         return loss.detach(), (logits.argmax(dim=1) == labels).sum()
@@ -151,21 +155,65 @@ def multiply_adds(model: nn.Module) -> int:
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Build the optimizer that `config` names, with one kernel for all parameters where torch has one."""
-    parameters, common = model.parameters(), {"lr": config.lr, "weight_decay": config.weight_decay}
+    parameters, common = parameter_groups(model, config), {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum, fused=True, **common)
+        momentum = {"momentum": config.momentum, "nesterov": config.nesterov and config.momentum > 0}
+        return torch.optim.SGD(parameters, **momentum, fused=True, **common)
     if config.optimizer == "adadelta":
         return torch.optim.Adadelta(parameters, **common)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     return kind(parameters, fused=True, **common)
 
 
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Split the parameters into those of two or more dimensions and the others, where these are not to decay."""
+    if config.decay_norms:
+        return [{"params": list(model.parameters())}]
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() < 2]
+    return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+
+
+def move_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Do what the `step` and the `zero_grad` of an optimizer of `make_optimizer` do.
+
+    Of Adam and AdamW it calls torch's functional form alone: their `step` asks hooks, profiler and compiler as well,
+    every time, which a small network notices.
+    """
+    learning = [[p for p in group["params"] if p.grad is not None] for group in optimizer.param_groups]
+    states = [optimizer.state.get(parameter) for parameters in learning for parameter in parameters]
+    if isinstance(optimizer, torch.optim.Adam) and all(states):  # AdamW is one; the first step of all makes the states
+        for group, parameters in zip(optimizer.param_groups, learning, strict=True):
+            if parameters:
+                _adam_step(optimizer, group, parameters)
+    else:
+        optimizer.step()
+    for parameter in itertools.chain(*learning):
+        parameter.grad = None
+
+
+def _adam_step(optimizer: torch.optim.Adam, group: dict[str, Any], learning: list[nn.Parameter]) -> None:
+    """Move the parameters of a `group` that are `learning`."""
+    states = [optimizer.state[parameter] for parameter in learning]
+    means, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
+    (beta1, beta2), settings = group["betas"], {name: group[name] for name in ADAM_SETTINGS}
+    gradients = [parameter.grad for parameter in learning]
+    with torch.no_grad():
+        adam(learning, gradients, means, squares, [], steps, beta1=beta1, beta2=beta2, **settings)
+
+
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Any:
-    """Build the learning-rate schedule; cosine and one-cycle move every step, plateau after an epoch."""
+    """Build the learning-rate schedule; plateau moves after an epoch, what LENGTH_MATTERS to at every step."""
     if config.schedule == "one-cycle":
         # The rate alone: momentum stays as configured, and not every optimizer has one.
         rise = {"pct_start": config.warmup, "cycle_momentum": False}
         return lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total_steps + 1, **rise)
+    if config.schedule == "linear":
+        peak = max(1, round(config.warmup * total_steps))
+        # The last step is taken at a rate above zero, or it would be for nothing.
+        return lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / peak, (total_steps - step) / (total_steps + 1 - peak))
+        )
     if config.schedule == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
     if config.schedule == "plateau":

@@ -294,7 +294,8 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     ours = ("models", "seeds", "seed", "device", "audit", *SPREAD)
     own = {name: value for name, value in options.items() if name not in ours}
     words = " ".join(as_words(own))
-    measured = "" if "vary" in options else "; the published figures were measured with the recipe's settings"
+    compared = "vary" not in options and any(network.published for network in recipe.networks)
+    measured = "; the published figures were measured with the recipe's settings" if compared else ""
     notes = (f"Run with {words}{measured}.",) if own else ()
     findings = () if own or "models" in options else recipe.findings
     recipe = _chosen(recipe, options.get("models"))
@@ -396,12 +397,15 @@ def _check_honoured(recipe: Recipe, options: Mapping[str, Any], said: Callable[[
     trainings = [network.training for network in recipe.networks]
     needs = {
         "momentum": ("--optimizer sgd", lambda training: training.optimizer == "sgd"),
-        "warmup": ("--schedule one-cycle", lambda training: training.schedule == "one-cycle"),
+        "nesterov": ("--optimizer sgd --momentum", lambda one: one.optimizer == "sgd" and one.momentum > 0),
+        "decay_norms": ("--weight-decay", lambda training: training.weight_decay > 0),
+        "warmup": ("--schedule one-cycle or linear", lambda training: training.schedule in ("one-cycle", "linear")),
         "patience": ("--validation", lambda training: training.validation > 0),
         "select_best": ("--validation", lambda training: training.validation > 0),
     }
     for name, (needed, honours) in needs.items():
-        asked = name in options and (options[name] or name == "select_best")  # 0 is what they are anyway
+        # 0 is what they are anyway, but for the two that are on by default.
+        asked = name in options and (options[name] or name in ("select_best", "decay_norms"))
         if asked and not any(map(honours, trainings)):
             raise Refused(f"{said(name)}: is of use with {needed} only")
     by_hand = [network for network in recipe.networks if not network.is_torch]

@@ -115,8 +115,10 @@ LEGEND = {
     "Seconds": "Seconds: of training.",
     "Validation %": "Validation: accuracy on the images held out from the training, at the epoch whose weights were "
     "scored; it alone selects.",
-    "Points": "Points: test accuracy less that of the best on validation. p: that they are equal, adjusted by Holm's "
-    "method over all comparisons of the table. To tell: seeds that would show a difference of that size.",
+    "Points": "Points: test accuracy less that of the best on validation, with the interval of each row by itself.",
+    "p": "p: how often chance alone would make so large a difference, adjusted by Holm's method over all comparisons "
+    "of the table: so a row whose own interval leaves out 0 may still not be told from the best.",
+    "To tell": "To tell: about so many seeds would show a difference of that size, in four studies of five.",
     "Effect": "Effect: of one value in place of the other, averaged over the other factors; of an interaction, half "
     "the difference between one factor's effects at the two values of the other. Intervals and tests rest on the "
     "variance between seeds; with one seed, on the interactions, taken for noise.",
@@ -347,6 +349,8 @@ def _audit(metrics: "Metrics") -> list[str]:
     """What an audit found: suspect labels, what networks get wrong of them, and images that nearly come twice."""
     if "audit" not in metrics:
         return []
+    from fmnist.audit import NEAR
+
     audit = metrics["audit"]
     training, test = audit["training"], audit["test"]
     found = f"{training['suspected']:,} training and {test['suspected']:,} test images"
@@ -356,7 +360,8 @@ def _audit(metrics: "Metrics") -> list[str]:
         f"Training images, each judged by a network that had not seen it: {_without_suspects(training)}",
         f"Test images, each network held against what the other four suspect, on average: {_without_suspects(test)}; "
         "as networks of a kind make the same mistakes, wrong labels cost less than that",
-        f"Images that nearly come twice: {near}; {audit['identical_pairs']:,} pairs are identical (audit_pairs.png)",
+        f"Images that nearly come twice, less than {NEAR:g} grey levels (root mean square) from each other: {near}; "
+        f"identical: {audit['identical_pairs']:,} (audit_pairs.png)",
     ]
 
 
@@ -414,8 +419,9 @@ def spread_text(spread: "Spread") -> str:
 
 
 def _p(comparison: "Comparison") -> str:
-    value = comparison["p_holm"]
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    from fmnist.statistics import p_text
+
+    return p_text(comparison["p_holm"])
 
 
 def _verdict(row: "Combination", alike: Sequence[str]) -> str:

@@ -240,7 +240,15 @@ def _never_told(comparison: "Comparison") -> str:
 
 
 def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    text = p_text(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def p_text(value: float) -> str:
+    """A p value to three decimals; to four where three would read as the limit itself, whichever side it is on."""
+    if value < 0.001:
+        return "< 0.001"
+    return f"{value:.4f}" if f"{value:.3f}" == f"{SIGNIFICANT:.3f}" else f"{value:.3f}"
 
 
 # Factorials

@@ -33,7 +33,8 @@ NEVER_VARIED = {
     "seed": "seeds are not compared, but averaged over: --seeds N",
     "validation": "it selects, on the same images for every combination: --validation FRACTION",
 }
-DESIGN = ("epochs", "batch_size", "optimizer", "augment", "freeze_after")  # of training: what a step's time depends on
+# Of training: what a step's time depends on.
+DESIGN = ("epochs", "batch_size", "optimizer", "augment", "cutout", "freeze_after")
 
 
 # From words to values
@@ -137,7 +138,7 @@ def expanded(recipe: Recipe, words: Sequence[str], read_option: Callable[[str, s
         study = study or values
     out = [network.name for network in recipe.networks if network not in chosen]
     left_out = (f"Left out, as there is nothing to vary of {_listed(settings)}: {', '.join(out)}.",) if out else ()
-    title = f"study of {' and '.join(name.replace('_', ' ') for name in settings)}"
+    title = f"study of {', '.join(name.replace('_', ' ') for name in settings)}"
     factors = tuple(settings) if len(chosen) == 1 < len(settings) <= MOST_FACTORS else ()
     what = replace(recipe, title=title, networks=tuple(networks), study=study, factors=factors)
     return replace(what, source="", baseline="", notes=left_out, findings=())

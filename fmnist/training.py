@@ -51,7 +51,7 @@ def fit(
         losses, correct = torch.zeros(len(batches), device=images.device), 0
         for step, batch in enumerate(tqdm(batches, f"epoch {epoch}", leave=False, disable=None)):
             # images[batch] wakes all of torch's threads, even for 16 images; NumPy's then find no core to run on.
-            losses[step], hits = learner.step(images.index_select(0, batch), labels[batch])
+            losses[step], hits = learner.step(images.index_select(0, batch), labels.index_select(0, batch))
             correct += hits
         synchronize(images.device)
         seconds = time.perf_counter() - started

@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import agreement, growth, loops, measure, speed, speedrun
+from benchmarks import agreement, growth, loops, measure, peers, speed, speedrun
+from benchmarks.bench import Bench
 from fmnist import data, learners
+from fmnist.device import Machine
 from fmnist.errors import Refused
 from tests.helpers import tiny
 
@@ -46,6 +48,7 @@ def commands_here(monkeypatch):
     def run_here(_python, *words):
         how, name, *arguments = map(str, words) if words[0] in ("-m", "-c") else ("script", *map(str, words))
         monkeypatch.setattr(sys, "argv", [name, *arguments])
+        step = learners.TorchLearner.step  # which FIRST_STEP replaces
         with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(Ended):
             if how == "-c":
                 exec(name, {})
@@ -53,13 +56,13 @@ def commands_here(monkeypatch):
                 __import__(name, fromlist=["main"]).main(arguments)
             else:
                 runpy.run_path(str(measure.ROOT / name))["main"](arguments)
+        learners.TorchLearner.step = step
         return measure.Completed(output.getvalue(), 1.5, 250.0)
 
     def end(_code):
         raise Ended
 
     monkeypatch.setattr(measure, "run", run_here)
-    monkeypatch.setattr(learners.TorchLearner, "step", learners.TorchLearner.step)  # which FIRST_STEP replaces
     monkeypatch.setattr(os, "_exit", end)
 
 
@@ -95,7 +98,7 @@ def test_both_loops_learn(dataset, precision):
     network = loops.classic("ffn", epochs=3)
     plain = loops.PlainLoop(network, dataset, precision)
     assert all(plain.train_epoch(range(600)) > 0 for _ in range(3))
-    learner, seconds = loops.train_by_fit(network, dataset, 600, precision)
+    learner, seconds, _ = loops.train_by_fit(network, dataset, 600, precision)
     accuracies = plain.accuracy(*dataset[2:4]), loops.learner_accuracy(learner, *dataset[2:4])
     assert min(accuracies) > 0.8
     assert seconds > 0
@@ -248,6 +251,56 @@ def test_speed_runs(tmp_path, commands_here, monkeypatch, capsys):
     assert drawn == ["models", "report", "models", "report", "layers"]  # of `speedrun`, then of both scripts
 
 
+# peers
+
+
+def test_this_loop_by_its_peers_round_by_round():
+    rates = {
+        ("ffn", "this", "bf16"): [300.0, 200.0],
+        ("ffn", "jax", "fp32"): [100.0, 400.0],
+        ("ffn", "plain", "bf16"): [50.0, 50.0],
+    }
+    ours = "250 (200 to 300)"
+    assert list(peers.rows(rates, "bf16")) == [
+        ["FFN", "bf16", ours, "Keras on JAX", "fp32", "250 (100 to 400)", "1.75 (0.50 to 3.00)"],
+        ["FFN", "bf16", ours, "the plain loop", "bf16", "50 (50 to 50)", "5.00 (4.00 to 6.00)"],
+    ]
+
+
+def test_everyone_is_measured_in_turns(dataset, csv_folder, monkeypatch):
+    turns = []
+
+    def note(_root, name, _count, precision):
+        turns.append((name, precision))
+        return 1.0
+
+    monkeypatch.setattr(peers, "keras_rate", note)
+    machine, effort = Machine(torch.device("cpu"), "fp32"), speed.QUICK._replace(steps={"ffn": 1, "cnn": 1})
+    with ThreadPoolExecutor(1) as apart:
+        bench = Bench(csv_folder, dataset, machine, effort, apart)
+        rates = peers.measure_rates(bench, dict.fromkeys(peers.PEERS.values(), apart))
+    assert turns == [("ffn", "fp32"), ("cnn", "fp32")] * effort.pairs
+    whos = [("this", "jax", "plain"), ("this", "tensorflow", "plain")]
+    assert {key[:2] for key in rates} == {(name, who) for name, by in zip(peers.PEERS, whos, strict=True) for who in by}
+    assert all(len(measured) == effort.pairs and min(measured) > 0 for measured in rates.values())
+
+
+def test_a_peer_that_is_not_installed_is_refused(monkeypatch, csv_folder):
+    monkeypatch.setattr(peers.util, "find_spec", lambda package: None if package == "jax" else package)
+    with pytest.raises(Refused, match=r"--peers: jax not installed: pip install -r requirements-benchmarks.txt"):
+        speed.main(["--peers", "--data-dir", str(csv_folder)])
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_keras_trains_the_same_network(name, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", peers.PEERS["ffn"])
+    keras = pytest.importorskip("keras", reason="requirements-benchmarks.txt is not installed")
+    network = loops.classic(name)
+    model = keras.Sequential([keras.Input((28, 28, 1)), *peers.keras_layers(network)])
+    assert model.count_params() == network.published["parameters"]
+    assert [layer.rate for layer in model.layers if "dropout" in layer.name] == [network.argument("dropout")]
+
+
 # agreement
 
 
@@ -285,11 +338,11 @@ def test_agreement_trains_the_seeds_that_the_spread_asks_for(monkeypatch):
     assert len(agreement.compare("ffn", None, needed + 3, 60).fit) == needed + 3
 
 
-QUICK = ["--models", "ffn", "--epochs", "2", "--images", "200"]
+QUICK = ["--models", "ffn", "--epochs", "2", "--images", "600"]
 
 
 def test_agreement_passes_two_loops_that_are_the_same(csv_folder, monkeypatch, run_here):
-    monkeypatch.setattr(agreement, "MARGIN", 0.15)  # of a network that has seen 200 images
+    monkeypatch.setattr(agreement, "MARGIN", 0.15)  # of a network that has seen 600 images
     monkeypatch.setattr(
         agreement, "by_this_project", lambda name, seed, bench: agreement.by_plain_loop(name, seed + 100, bench)
     )

@@ -7,6 +7,7 @@ from tests.helpers.figure_checks import CALIBRATION
 from tests.test_report import metrics, network, with_seeds
 
 ROW = {"training images": 6000, "test images": 1000, "nearest look-alike": "Shirt"}
+HELD_OUT = {"validation_loss": 0.3, "validation_accuracy": 0.9}
 STATISTICS = {
     "pixel mean": 0.286,
     "pixel deviation": 0.353,
@@ -31,6 +32,14 @@ CNN["epochs"] = [CNN["epochs"][0], {**CNN["epochs"][1], "train_loss": 0.04}]
             "test accuracy FFN 88.41 % and CNN 91.52 %.",
         ),
         ("gains", [FFN, CNN, with_seeds()], "A bar a network: test accuracy FFN 88.41 %, CNN 91.52 % and FFN 88.50 %."),
+        (
+            "study",
+            [
+                network(title, 0.5, epochs=[{**FFN["epochs"][0], **HELD_OUT, "validation_accuracy": accuracy}])
+                for title, accuracy in (("FFN, lr 0.1", 0.75), ("FFN, lr 1", 0.5), ("FFN, lr 0.01", 0.625))
+            ],
+            "Mean validation accuracy of 3 combinations: 50.00 % (FFN, lr 1) to 75.00 % (FFN, lr 0.1).",
+        ),
         ("confusion", [CNN], "Confusion matrix of CNN: 11 of 12 on the diagonal."),
         (
             "reliability",
@@ -54,11 +63,12 @@ def test_alternative_texts_say_what_is_to_be_seen(kind, models, expected):
     assert captions.alternative(kind, {str(n): model for n, model in enumerate(models)}, STATISTICS) == expected
 
 
-@pytest.mark.parametrize("held_out", [{}, {"validation_loss": 0.3}])
+@pytest.mark.parametrize("held_out", [{}, HELD_OUT])
 def test_no_kind_is_without_an_alternative_text(held_out):
     epochs = [{"train_loss": 0.2, "train_accuracy": 0.9, **held_out}]
     model = network("V", 0.9, epochs=epochs, calibration=CALIBRATION)
     kinds = {*captions.CAPTIONS, *captions.OF_MODELS, *captions.OF_DATA, *captions.WITHOUT_NUMBERS}
+    kinds -= set() if held_out else {"study"}  # a study always holds images out
     assert all(captions.alternative(kind, {"ffn": model}, STATISTICS) for kind in kinds)
 
 

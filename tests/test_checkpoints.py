@@ -299,9 +299,11 @@ def test_a_class_that_no_recipe_names_is_not_imported(asked, tmp_path, monkeypat
     assert not (tmp_path / "imported").exists()
 
 
-def test_a_network_in_numpy_has_no_layers_to_draw(tmp_path):
+def test_a_network_in_numpy_has_no_layers_to_look_into(tmp_path):
     v0 = Network("v0", "v0", "numpy_ffn:NumpyFFN", {"hidden": [4]})
-    assert "holds a network written in NumPy" in refused(weights(tmp_path, v0))
+    message = refused(weights(tmp_path, v0))
+    assert "holds a network written in NumPy" in message
+    assert "--model" in message
 
 
 MISFITS = {

@@ -271,3 +271,25 @@ def test_augment_shifts_as_far_as_asked(made_up):
     still = data.augment(images, shift=0)
     for before, after in zip(images, still, strict=True):
         assert torch.equal(after, before) or torch.equal(after, before.flip(1))
+
+
+def blackened(image: np.ndarray, size: int, y: int, x: int) -> np.ndarray:
+    """One image with a square around (y, x) blackened, as far as it lies in the image."""
+    changed = image.copy()
+    top, left = y - size // 2, x - size // 2
+    changed[max(0, top) : max(0, top + size), max(0, left) : max(0, left + size)] = 0
+    return changed
+
+
+@pytest.mark.parametrize("size", [1, 12, 13])
+def test_cut_out_against_a_loop_over_images_each_drawn_on_its_own(size):
+    images = np.random.default_rng(size).integers(1, 256, (100, 28, 28), dtype=np.uint8)
+    torch.manual_seed(0)
+    result = data.cut_out(torch.from_numpy(images.copy()), size).numpy()
+    assert result.dtype == np.uint8
+    drawn = []
+    for before, after in zip(images, result, strict=True):
+        places = [(y, x) for y in range(28) for x in range(28)]
+        drawn += [place for place in places if np.array_equal(blackened(before, size, *place), after)][:1]
+    assert len(drawn) == 100, "every image has a square whose centre is in it"
+    assert len(set(drawn)) > 80, "100 draws from 784 places: each image has its own"

@@ -6,6 +6,7 @@ Each test asserts that its fault did happen, and then what the user gets.
 import json
 import os
 import tempfile
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -157,6 +158,8 @@ def assert_whole(path: Path) -> None:
         checkpoints.load(path)
     elif path.suffix == ".txt":
         assert "accuracy" in path.read_text()
+    elif path.suffix == ".npz":
+        assert zipfile.ZipFile(path).testzip() is None
     else:
         raise AssertionError(f"a file of no known kind: {path}")
 

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from fmnist.audit import Pairs, Suspects
 from fmnist.data import CLASSES
 from fmnist.evaluation import Predictions
 from fmnist.exploration import Exploration
@@ -68,6 +69,21 @@ EFFECTS = [
     {"factors": ["pool", "optimizer"], "low": "", "high": "", "effect": 0.0002},
 ]
 
+
+def suspects(count):
+    """Suspects with the longest of names and numbers."""
+    classes = np.full(count, CLASSES.index("T-shirt/top"))
+    return Suspects(59_999 - np.arange(count), IMAGES[:count], classes, classes, np.ones((count, 2)))
+
+
+def pairs(count):
+    """Pairs of which half are of a training and a test image, and of the classes of the longest names."""
+    is_test = np.stack([np.zeros(count, bool), np.arange(count) % 2 == 0], axis=1)
+    labels = np.tile([CLASSES.index("T-shirt/top"), CLASSES.index("Ankle boot")], (count, 1))
+    images = IMAGES[: 2 * count].reshape(count, 2, 28, 28)
+    return Pairs(np.full((count, 2), 59_999), is_test, images, labels, np.full(count, 12.3))
+
+
 CASES = {
     "loss of one epoch": lambda p: curves.loss_curves(p, {"cnn": model("CNN", 0.9, epochs(1))}, "Loss"),
     "loss of eight by step": lambda p: curves.loss_curves(p, EIGHT, "Loss", by_step=True),
@@ -96,6 +112,11 @@ CASES = {
     "means": lambda p: dataset.class_means(p, EXPLORATION, "Means"),
     "statistics": lambda p: dataset.class_statistics(p, EXPLORATION, "Statistics"),
     "sample grid": lambda p: dataset.sample_grid(p, IMAGES, LABELS, "Samples"),
+    "suspects": lambda p: dataset.suspects(p, suspects(60), "Labels of training images that look wrong"),
+    "three suspects": lambda p: dataset.suspects(p, suspects(3), "Labels of test images that look wrong"),
+    "no suspects": lambda p: dataset.suspects(p, suspects(0), "Labels of test images that look wrong"),
+    "pairs": lambda p: dataset.near_pairs(p, pairs(30), "Images that nearly come twice"),
+    "no pairs": lambda p: dataset.near_pairs(p, pairs(0), "Images that nearly come twice"),
     "look-alikes": lambda p: dataset.look_alikes(p, EXPLORATION, "Correlation"),
 }
 

@@ -1,5 +1,6 @@
 """What a learner does with its settings: learning rates, optimizers, augmentation, dropout and precision."""
 
+import math
 from dataclasses import fields
 
 import numpy as np
@@ -70,6 +71,11 @@ def test_one_cycle_moves_the_rate_of_every_optimizer_and_nothing_else(optimizer)
     assert own.optimizer.param_groups[0]["lr"] > rate
 
 
+def test_linear_rises_to_its_peak_and_falls_along_straight_lines_to_one_step_before_nothing():
+    rise, fall = [0.25, 0.5, 0.75, 1], [1 - n / 17 for n in range(1, 17)]
+    np.testing.assert_allclose(rates(20, schedule="linear", warmup=0.2), 0.02 * np.array([*rise, *fall, 0]), atol=1e-12)
+
+
 def test_plateau_cuts_by_ten_once_the_loss_has_stalled_for_more_than_three_epochs():
     assert rates(6, [6, 5, 4, 3, 2, 1], schedule="plateau") == [0.02] * 7
     assert rates(7, [1, 2, 2, 2, 2, 2, 2], schedule="plateau") == pytest.approx([0.02] * 5 + [0.002] * 3)
@@ -85,6 +91,49 @@ def test_optimizers_are_as_configured(name):
     assert type(optimizer) is kind
     wanted = {"lr": 0.0123, "weight_decay": 0, **settings}
     assert {key: optimizer.param_groups[0][key] for key in wanted} == wanted
+
+
+def test_momentum_is_nesterovs_where_it_is_asked_for():
+    for settings, wanted in (({}, False), ({"nesterov": True}, True), ({"nesterov": True, "momentum": 0.0}, False)):
+        config = TrainConfig(**{"optimizer": "sgd", "momentum": 0.9, **settings})
+        assert learners.make_optimizer(FFN([4]), config).param_groups[0]["nesterov"] is wanted
+
+
+def test_norms_and_biases_are_spared_from_decay_where_it_is_asked_for():
+    own = small(optimizer="sgd", lr=0.1, weight_decay=0.5, decay_norms=False)
+    own.model = CNN([3], norm="before", dense=[4])
+    own.optimizer = learners.make_optimizer(own.model, own.config)
+    before = {name: parameter.detach().clone() for name, parameter in own.model.named_parameters()}
+    for parameter in own.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    own.optimizer.step()
+    for name, parameter in own.model.named_parameters():
+        is_decayed = name.endswith("weight") and "norm" not in name
+        torch.testing.assert_close(parameter.detach(), before[name] * (0.95 if is_decayed else 1))
+
+
+@pytest.mark.parametrize("decay_norms", [True, False])
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_weights_move_bit_for_bit_as_by_the_optimizers_own_step(name, decay_norms):
+    """One parameter has no gradient at first, one has none any more later, and the rate changes on the way."""
+    config = TrainConfig(**{"optimizer": name, "lr": 0.1, **OPTIMIZERS[name][1], "decay_norms": decay_norms})
+    values = [torch.linspace(-1, 1, math.prod(shape)).view(shape) for shape in ((3,), (7, 10), (5,))]
+    ours, theirs = ([nn.Parameter(value.clone()) for value in values] for _ in range(2))
+    optimizers = [learners.make_optimizer(nn.ParameterList(parameters), config) for parameters in (ours, theirs)]
+    for step in range(6):
+        for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 / (step + 1)
+            late = step == 0 and name != "sgd"  # torch's fused SGD takes no parameter on later
+            learning = parameters[:2] if late else parameters[1:] if step > 3 else parameters
+            sum((parameter * (parameter + step)).sin().sum() for parameter in learning).backward()
+        learners.move_weights(optimizers[0])
+        optimizers[1].step()
+        optimizers[1].zero_grad()
+        assert all(parameter.grad is None for parameter in ours)
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
 # The first layer, frozen
@@ -138,6 +187,16 @@ def test_augmentation_is_asked_for_and_shifts_the_training_images_alone(monkeypa
     own.log_probabilities(IMAGES[:6])
     small().step(IMAGES[:6], LABELS[:6])
     assert calls == [6]
+
+
+def test_squares_are_blackened_after_the_shift_in_the_training_images_alone(monkeypatch):
+    calls = []
+    monkeypatch.setattr(data, "augment", lambda images: calls.append("augment") or images)
+    monkeypatch.setattr(data, "cut_out", lambda images, size: calls.append(size) or images)
+    own = small(augment=True, cutout=9)
+    own.step(IMAGES[:6], LABELS[:6])
+    own.log_probabilities(IMAGES[:6])
+    assert calls == ["augment", 9]
 
 
 def test_scoring_learns_nothing_and_has_no_dropout():
@@ -227,7 +286,8 @@ def test_the_numpy_network_refuses_what_it_cannot(settings):
 
 
 def test_the_settings_that_the_numpy_learner_honours_are_those_that_it_or_the_loop_reads():
-    unknown = {"optimizer", "momentum", "weight_decay", "warmup", "freeze_after", "label_smoothing", "augment"}
+    unknown = {"optimizer", "momentum", "nesterov", "weight_decay", "decay_norms", "warmup", "freeze_after"}
+    unknown |= {"label_smoothing", "augment", "cutout"}
     for field in fields(TrainConfig):
         if field.name != "schedule":
             assert NumpyLearner.honours(field.name, field.default) is (field.name not in unknown)

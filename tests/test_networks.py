@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -37,6 +38,12 @@ PARAMETERS |= {
     for pool, dense in CHOICES_DENSE.items()
     for activation in ("relu", "leaky_relu")
     for optimizer in ("adam", "sgd")
+}
+# Convolutions without bias, a norm behind each, and 3x3 maps to the output.
+WIDTHS = {"record": (1, 32, 64, 64, 128, 128, 208, 208), "record-small": (1, 16, 28, 28, 48, 48, 54, 54)}
+PARAMETERS |= {
+    (recipe, "cnn"): sum(9 * a * b + 2 * b for a, b in pairwise(widths)) + 9 * widths[-1] * 10 + 10
+    for recipe, widths in WIDTHS.items()
 }
 NETWORKS = {(recipe.name, net.name): net for recipe in recipes.RECIPES.values() for net in recipe.networks}
 
@@ -110,8 +117,12 @@ def textbook(model: CNN, x: torch.Tensor, pool: str, norm: str | None, activatio
         return F.batch_norm(x, mean, variance, own[f"{name}.weight"], own[f"{name}.bias"], model.training)
 
     for n in (1, 2):
-        weight, bias = own[f"features.conv{n}.weight"], own[f"features.conv{n}.bias"]
+        weight, bias = own[f"features.conv{n}.weight"], own.get(f"features.conv{n}.bias")
         x = F.conv2d(x, weight, bias, stride=2 if pool == "stride" else 1, padding=pad)
+        if norm == "pooled":
+            x = normalised(F.max_pool2d(x, 2) if pool == "max" else F.avg_pool2d(x, 2) if pool == "avg" else x, n)
+            x = act(x)
+            continue
         x = normalised(x, n) if norm == "before" else x
         x = act(x)
         x = normalised(x, n) if norm == "after" else x
@@ -122,7 +133,7 @@ def textbook(model: CNN, x: torch.Tensor, pool: str, norm: str | None, activatio
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
-@pytest.mark.parametrize("norm", [None, "before", "after"])
+@pytest.mark.parametrize("norm", [None, "before", "after", "pooled"])
 @pytest.mark.parametrize("pool", ["max", "avg", "stride"])
 def test_cnn_is_the_textbooks_function_bit_for_bit(pool, norm, activation, training):
     torch.manual_seed(3)

@@ -1,16 +1,20 @@
 """README.md and docs/ against the whole runs that come with the program: their tables are those runs'."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from benchmarks import results
 from fmnist import options, report
+from fmnist.config import TrainConfig
 from recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
-README, RESULTS = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/results.md"))
+README, RESULTS, STUDIES = (
+    (ROOT / name).read_text("utf-8") for name in ("README.md", "docs/results.md", "docs/studies.md")
+)
 
 
 def test_the_readme_is_read_in_ten_minutes():
@@ -20,13 +24,20 @@ def test_the_readme_is_read_in_ten_minutes():
 def test_tables_are_what_the_program_prints():
     assert results.overview() in README
     assert f"{results.page()}\n" == RESULTS
+    assert report.results_table(report.reference_run(report.REFERENCE / "study")) in STUDIES
 
 
-@pytest.mark.parametrize("name", RECIPES)
+RUNS = {name: run for name in RECIPES if (run := report.reference_run(report.REFERENCE / name))}
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_the_run_was_of_the_recipe_as_it_is_or_the_page_says_what_has_changed(name):
-    recipe, run = options.changed(RECIPES[name], {}), report.reference_run(report.REFERENCE / name)
+    recipe, run = options.changed(RECIPES[name], {}), RUNS[name]
     assert (run["recipe"], run["title"]) == (recipe.name, recipe.title)
-    of_the_run = {key: (model["title"], model["config"]) for key, model in run["models"].items()}
+    of_the_run = {
+        key: (model["title"], {**model["config"], "training": {**asdict(TrainConfig()), **model["config"]["training"]}})
+        for key, model in run["models"].items()
+    }
     is_of_the_recipe = of_the_run == {network.name: (network.title, network.settings) for network in recipe.networks}
     section = RESULTS.partition(f"## `{name}`")[2].partition("\n## ")[0]
     assert is_of_the_recipe == ("it has changed since" not in section)

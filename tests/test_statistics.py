@@ -443,3 +443,11 @@ def test_responses_that_never_vary_are_certain():
     assert effects[0]["p_value"] == 0
     (alone,) = statistics.factorial_effects({"pool": ["max", "stride"]}, [[0.9], [0.8]])
     assert alone["verdict"] == "one seed: no verdict", "there is no interaction to take for noise"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0004, "< 0.001"), (0.0491, "0.049"), (0.04977, "0.0498"), (0.0503, "0.0503"), (0.0506, "0.051"), (1, "1.000")],
+)
+def test_a_p_value_is_told_on_its_side_of_the_limit(value, text):
+    assert statistics.p_text(value) == text

@@ -12,7 +12,7 @@ from cnn import CNN
 from ffn import FFN
 from fmnist import data, training
 from fmnist.checkpoints import Checkpoints
-from fmnist.config import TrainConfig
+from fmnist.config import SCHEDULES, TrainConfig
 from fmnist.device import Machine, seed_epoch
 from fmnist.errors import Failed
 from fmnist.learners import TorchLearner
@@ -369,7 +369,7 @@ def test_the_first_loss_that_is_not_finite_counts(bad):
 
 @pytest.mark.parametrize(
     "settings",
-    [*({"schedule": name} for name in ("constant", "plateau", "cosine", "one-cycle")), {"freeze_after": 1}],
+    [*({"schedule": name} for name in SCHEDULES), {"freeze_after": 1}, {"cutout": 5}],
     ids=str,
 )
 def test_a_stop_and_a_resume_end_in_the_same_weights_and_optimizer(settings, tmp_path):

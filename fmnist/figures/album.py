@@ -113,16 +113,19 @@ def draw_models(album: Album, extra: Sequence[str], metrics: Metrics, predicted:
     models = metrics["models"]
     if not models:
         return
+    chosen = ""
     if "study" in metrics:
         draw_study(album, metrics)
         models = best_of_study(metrics)
+        chosen = f", the {len(models)} best on validation" if len(models) < len(metrics["models"]) else ""
     by_step = "steps" in extra
-    album.add("loss_curves.png", "Loss", curves.loss_curves, models, by_step=by_step)
-    album.add("accuracy_curves.png", "Accuracy", curves.accuracy_curves, models)
+    album.add("loss_curves.png", f"Loss{chosen}", curves.loss_curves, models, by_step=by_step)
+    album.add("accuracy_curves.png", f"Accuracy{chosen}", curves.accuracy_curves, models)
     if len(models) > 2:
-        album.add("model_comparison.png", "Loss and accuracy compared", curves.model_comparison, models)
+        album.add("model_comparison.png", f"Loss and accuracy compared{chosen}", curves.model_comparison, models)
         shown, how = (models,), {"effects": metrics["effects"]}
-        album.add("accuracy_comparison.png", "Test accuracy compared", comparisons.accuracy_comparison, *shown, **how)
+        title = f"Test accuracy compared{chosen}"
+        album.add("accuracy_comparison.png", title, comparisons.accuracy_comparison, *shown, **how)
     if "gains" in extra:
         album.add("gains.png", "Test accuracy gained by each change", comparisons.gains, models)
     if "cost" in extra:

@@ -18,7 +18,7 @@ from fmnist.exploration import Exploration
 from fmnist.figures.style import GREY, INK, VERMILION, Board, Box, board, cells, heatmap, name_classes, palette, sheet
 
 PER_CLASS = 10  # images of each class in the sample grid
-SUSPECTS, SUSPECT = (6, 8), Box(0.2, 0.85, 1.5, 1.72)  # rows and columns, and the first place
+SUSPECTS, SUSPECT = (6, 8), Box(0.2, 0.85, 1.5, 1.86)  # rows and columns, and the first place
 PAIRS, PAIR = (3, 4), Box(0.2, 0.0, 2.75, 1.62)
 IMAGE = 1.1  # inches
 
@@ -123,10 +123,10 @@ def suspects(path: Path | str, suspected: Suspects, title: str) -> Figure:
     """Draw the images whose labels look most wrong, each with its number, its label and the class predicted."""
     rows, columns = SUSPECTS
     count = len(suspected.indices)
-    with board(path, columns * SUSPECT.width + 0.4, rows * SUSPECT.height + 1.0, title) as page:
+    places = cells(min(count, rows * columns), columns, SUSPECT)
+    with board(path, columns * SUSPECT.width + 0.4, -(-len(places) // columns) * SUSPECT.height + 1.0, title) as page:
         said = f"{count:,} labels look wrong; the least believed come first: number, label, → prediction"
         page.words(page.width / 2, 0.5, said if count else "no label looks wrong", color=GREY)
-        places = cells(min(count, rows * columns), columns, SUSPECT)
         for n, (left, top, width, _) in enumerate(places):
             middle = left + width / 2
             page.tile(suspected.images[n], Box(middle - IMAGE / 2, top, IMAGE, IMAGE))

@@ -96,7 +96,7 @@ def _along(axes: Axes, study: Study, name: str, measure: str) -> None:
         line = {"linestyle": "-" if numeric else "", "ms": 8, **own[network]._asdict()}
         axes.errorbar(places + beside, means, spread if any(spread) else None, **line)
         dots = np.concatenate([np.full(len(s), place) for s, place in zip(samples, places + beside, strict=True)])
-        dot = {"linestyle": "", "marker": ".", "ms": 4, "color": own[network].color}
+        dot = {"linestyle": "", "marker": "o", "ms": 4.5, "color": own[network].color, "mfc": "white", "zorder": 3}
         axes.plot(dots, np.concatenate(samples), **dot)
     _value_axis(axes, name, values)
 
@@ -132,7 +132,7 @@ def _legend(study: Study, of: str = "") -> list[list[Line2D]]:
     groups = [[Line2D([], [], label=name, ms=8, linestyle="", **own[name]._asdict())] for name in study.networks]
     spread = of or (f"{study.seeds} seeds" if study.seeds > 1 else "")
     note = {"color": INK, "linewidth": 1.5, "marker": "|", "ms": 6}
-    words = f"mean ± standard deviation of {spread}; each trial a dot"
+    words = f"mean ± standard deviation of {spread}; each trial a ring"
     return groups + ([[Line2D([], [], label=words, **note)]] if spread else [])
 
 

@@ -85,7 +85,7 @@ class Disguise(NamedTuple):
 
 
 def disguised(image: np.ndarray, disguise: Disguise, random: np.random.Generator) -> Image.Image:
-    """A photograph, of 400 to 520 pixels a side, of the garment `image`, uint8 [28, 28], placed and scaled by chance."""
+    """A photograph, 400 to 520 pixels a side, of the garment `image`, uint8 [28, 28], placed and scaled by chance."""
     scale = random.uniform(9, 12)
     height, width = random.integers(400, 520, 2)
     ink = _enlarged(image / 255, scale)
