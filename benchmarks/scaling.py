@@ -1,7 +1,7 @@
 """What does a trial cost beside its training? A thousand that take one step, by each way to spread them; Markdown.
 
 python -m benchmarks.scaling                     half an hour on two cores; needs Dask for the cluster, on loopback
-python -m benchmarks.scaling --trials 20 40      to see that it runs: figures of no value
+python -m benchmarks.scaling --trials 20 30 40   to see that it runs: figures of no value
 """
 
 import argparse
@@ -56,6 +56,7 @@ def run_once(way: str, count: int, address: str) -> Cost:
         started, used = time.perf_counter(), time.process_time()
         workers.train_all(planned, dataset, spread, folder)
         seconds, parent = time.perf_counter() - started, time.process_time() - used
+        merge(recipe, planned, dataset, machine, folder)  # the first time imports what takes seconds
         merging = measure.seconds(lambda: merge(recipe, planned, dataset, machine, folder))
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     peak = measure.resource.getrusage(measure.resource.RUSAGE_SELF).ru_maxrss * measure.RSS_UNIT / 1e6
@@ -109,17 +110,20 @@ def local_cluster():
 def measure_all(counts: Sequence[int]) -> dict[str, list[Cost]]:
     """The cost of so many trials, by each way, each in a process of its own."""
     with local_cluster() as address:
+        measure_cost("cluster", counts[0], address)  # its workers import torch once, for all runs
         return {way: [measure_cost(way, count, address) for count in counts] for way in WAYS}
 
 
 def measure_cost(way: str, count: int, address: str) -> Cost:
     """Call `run_once` in a process of its own, so that the memory is its own."""
     words = [sys.executable, "-m", "benchmarks.scaling", "--point", way, count, address]
-    return Cost(**json.loads(measure.run(*words).output.splitlines()[-1]))
+    cost = Cost(**json.loads(measure.run(*words).output.splitlines()[-1]))
+    print(f"{way}, {count:,} trials: {cost.seconds:.1f} s", file=sys.stderr)
+    return cost
 
 
 def slope(costs: Sequence[Cost], what: str) -> float:
-    """By how much one more trial adds to a number of a run's cost: start and data do not count."""
+    """How much one more trial adds to a number of a run's cost: start and imports, paid once, do not count."""
     first, last = costs[0], costs[-1]
     return (getattr(last, what) - getattr(first, what)) / (last.trials - first.trials)
 
@@ -142,14 +146,13 @@ def rows(way: str, costs: Sequence[Cost]) -> list[list[str]]:
 
 
 def in_words(way: str, costs: Sequence[Cost]) -> str:
-    """Say which numbers grow by more than the trials do."""
-    first, last = costs[0], costs[-1]
-    times = last.trials / first.trials
+    """Say of which numbers one more trial adds more to a large run than to a small one."""
     named = {"seconds": "seconds", "parent": "processor time of the run's process", "merging": "seconds to merge"}
     named |= {"folder": "size of the folder"}
-    grown = {words: getattr(last, name) / getattr(first, name) / times for name, words in named.items()}
-    told = [f"{words} ({ratio:.2f} times the trials')" for words, ratio in grown.items() if ratio > 1 + STRAIGHT]
-    return f"- {way}: {'more than linear: ' + ', '.join(told) if told else 'nothing grows by more than the trials do'}"
+    ratios = {words: slope(costs[1:], name) / slope(costs[:2], name) for name, words in named.items()}
+    told = [f"{words} ({ratio:.2f} times)" for words, ratio in ratios.items() if ratio > 1 + STRAIGHT]
+    what = f"more than linear: {', '.join(told)}" if told else "nothing grows by more than the trials do"
+    return f"- {way}: {what}"
 
 
 def calculated(costs: Sequence[Cost]) -> list[list[str]]:
@@ -175,8 +178,8 @@ def calculated(costs: Sequence[Cost]) -> list[list[str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print the tables."""
     parser = options.Parser(prog="python -m benchmarks.scaling", description=__doc__.partition("\n")[0])
-    count, words = options.whole(20, 100_000), "so many trials, and so many [250 1000]"
-    parser.add_argument("--trials", type=count, nargs=2, default=(250, 1000), metavar="N", help=words)
+    count, words = options.whole(20, 100_000), "three numbers of trials, each larger than the one before [20 250 1000]"
+    parser.add_argument("--trials", type=count, nargs=3, default=(20, 250, 1000), metavar="N", help=words)
     parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)  # measure one run, print its cost, and end
     asked = parser.parse_args(argv)
     if measure.resource is None:
@@ -190,7 +193,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     header += ["its peak MB", "folder, MB"]
     print(f"Trials of one step, scored on {TEST_IMAGES:,} images; {SIDE_BY_SIDE} side by side\n")
     print(table(header, [row for way, costs in measured.items() for row in rows(way, costs)]))
-    print("\n" + "\n".join(in_words(way, costs) for way, costs in measured.items()))
+    small, middle, large = (f"{cost.trials:,}" for cost in measured["cluster"])
+    print(f"\nWhat a further trial adds, between {middle} and {large} against between {small} and {middle}:\n")
+    print("\n".join(in_words(way, costs) for way, costs in measured.items()))
     print(f"\nCalculated from the cluster's: a study of {TRIALS:,} trials on {CORES:,} cores\n")
     print(table(["what", "how much"], calculated(measured["cluster"])))
 

@@ -5,7 +5,7 @@ import pytest
 from benchmarks import scaling
 from benchmarks.scaling import Cost
 
-LINEAR = [Cost(n, 4 + 0.1 * n, 1 + 0.002 * n, 0.01 * n, 500.0, 0.5 * n) for n in (250, 1000)]
+LINEAR = [Cost(n, 4 + 0.1 * n, 1 + 0.002 * n, 0.01 * n, 500.0, 0.5 * n) for n in (20, 250, 1000)]
 
 
 def test_a_start_that_costs_once_is_no_part_of_what_a_trial_costs():
@@ -15,8 +15,9 @@ def test_a_start_that_costs_once_is_no_part_of_what_a_trial_costs():
 
 def test_what_is_more_than_linear_is_named():
     assert "nothing grows by more" in scaling.in_words("cluster", LINEAR)
-    slow = [Cost(n, 0.1 * n, 0.01 * n, 1e-4 * n**2, 500.0, 0.5 * n) for n in (250, 1000)]
-    assert scaling.in_words("cluster", slow).endswith("more than linear: seconds to merge (4.00 times the trials')")
+    slow = [Cost(n, 9 + 0.1 * n, 0.01 * n, 9 + 1e-4 * n**2, 500.0, 0.5 * n) for n in (20, 250, 1000)]
+    # (1000² - 250²) / 750 = 1250 against (250² - 20²) / 230 = 270
+    assert scaling.in_words("cluster", slow) == "- cluster: more than linear: seconds to merge (4.63 times)"
 
 
 def test_the_calculation_by_hand():
