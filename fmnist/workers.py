@@ -33,9 +33,11 @@ from fmnist.trials import Trial
 
 DATA = ".data"  # beside the run's results: the copy of the data set that workers read
 WATCHED = 64  # trials whose epochs are looked for on disk; of a cluster's many more, finished ones are counted
-LOST = (
-    "a process that trains has ended, or the cluster's scheduler has; what was trained is kept: --resume, with fewer "
-    "--jobs if memory is short"
+PROCESS_LOST = (
+    "a process that trains has ended; what was trained is kept: --resume, with fewer --jobs if memory is short"
+)
+SCHEDULER_LOST = (
+    "the cluster's scheduler has ended; what was trained is kept: start one, then --resume with its address"
 )
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -236,8 +238,10 @@ def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: 
             except (Failed, Refused) as error:
                 failures[trial.name] = error
                 progress.failed(trial, error)
-            except (BrokenExecutor, CancelledError):
-                raise Failed(LOST) from None
+            except BrokenExecutor:
+                raise Failed(PROCESS_LOST) from None
+            except CancelledError:
+                raise Failed(SCHEDULER_LOST) from None
             except Exception as error:
                 failures[trial.name] = cluster.explained(error)
                 progress.failed(trial, failures[trial.name])

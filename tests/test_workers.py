@@ -3,50 +3,16 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fmnist import workers
 from fmnist.errors import Failed
 from tests.helpers import child, needs
-from tests.helpers.bench import FILES, MACHINE, Bench, difference, epochs_saved, outcome
-from tests.helpers.held import Held, all_end, descendants, shared_memory
+from tests.helpers.bench import FILES, MACHINE, difference, epochs_saved
+from tests.helpers.held import PATCHES, Held, all_end, descendants, is_left_clean, results, shared_memory
 
 JOBS = "SIGKILL of a process that trains beside others, or of the one that started it"
-PATCHES = [child.NO_PICTURES, child.NO_REPORT]
-
-
-@pytest.fixture(scope="module")
-def held(tmp_path_factory) -> Held:
-    return Held(tmp_path_factory.mktemp("held"))
-
-
-@pytest.fixture(scope="module")
-def unbroken(bench, held, tmp_path_factory) -> dict[str, Any]:
-    """What comes of the held network from two seeds, one after the other."""
-    output = tmp_path_factory.mktemp("in-turn")
-    done = child.run(**settings(bench, held, output))
-    assert done.returncode == 0, done.stderr
-    return results(output)
-
-
-def settings(bench: Bench, held: Held, output: Path, *more: object) -> dict[str, Any]:
-    words = ["classic", "--network", held.network, "--seeds", "2", "--epochs", "4", "--batch-size", "20", *MACHINE]
-    words += [*more, "--data-dir", bench.data, "--output-dir", output]
-    return {"arguments": words, "files": FILES, "patches": PATCHES}
-
-
-def results(output: Path) -> dict[str, Any]:
-    """What a run has left, but for how it was spread."""
-    left = outcome(output)
-    for name in ("jobs", "cluster"):
-        left["checkpoints/run.json"]["options"].pop(name, None)
-    return left
-
-
-def is_left_clean(output: Path) -> bool:
-    return not child.strays(output) and not (output / "classic" / ".data").exists()
 
 
 # The same bits
@@ -60,11 +26,9 @@ def test_side_by_side_gives_what_one_after_another_gives(bench, tmp_path):
 
 @needs.linux
 @pytest.mark.fault(36, JOBS)
-def test_a_process_killed_in_mid_epoch_fails_the_run_in_one_line_and_resume_finishes_it(
-    bench, held, unbroken, tmp_path
-):
+def test_a_process_killed_in_mid_epoch_fails_the_run_in_one_line_and_resume_finishes_it(held, tmp_path):
     held.hold()
-    with child.started(**settings(bench, held, tmp_path, "--jobs", "2")) as process:
+    with child.started(**held.settings(tmp_path, "--jobs", "2")) as process:
         first, _ = held.wait_for(2)
         started = descendants(process.pid)
         os.kill(first, signal.SIGKILL)
@@ -73,28 +37,28 @@ def test_a_process_killed_in_mid_epoch_fails_the_run_in_one_line_and_resume_fini
     assert "--resume" in line
     assert all_end(started)
     assert is_left_clean(tmp_path)
-    goes_on(bench, held, unbroken, tmp_path)
+    goes_on(held, tmp_path)
 
 
 @needs.linux
 @pytest.mark.fault(36, JOBS)
-def test_the_parent_killed_leaves_no_process_behind(bench, held, unbroken, tmp_path):
+def test_the_parent_killed_leaves_no_process_behind(held, tmp_path):
     held.hold()
-    with child.started(**settings(bench, held, tmp_path, "--jobs", "2")) as process:
+    with child.started(**held.settings(tmp_path, "--jobs", "2")) as process:
         held.wait_for(2)
         started = descendants(process.pid)
         process.kill()
         process.wait()
     assert all_end(started)
     assert not shared_memory(process.pid)
-    goes_on(bench, held, unbroken, tmp_path)
+    goes_on(held, tmp_path)
 
 
 @needs.linux
 @pytest.mark.fault(21, "Ctrl-C once; twice")
-def test_ctrl_c_in_a_terminal_saves_every_trial_and_leaves_nothing_behind(bench, held, unbroken, tmp_path):
+def test_ctrl_c_in_a_terminal_saves_every_trial_and_leaves_nothing_behind(held, tmp_path):
     held.hold()
-    with child.started(**settings(bench, held, tmp_path, "--jobs", "2")) as process:
+    with child.started(**held.settings(tmp_path, "--jobs", "2")) as process:
         held.wait_for(2)
         started = descendants(process.pid)
         assert shared_memory(process.pid)  # so that it is looked for in the right place
@@ -107,16 +71,16 @@ def test_ctrl_c_in_a_terminal_saves_every_trial_and_leaves_nothing_behind(bench,
     assert all_end(started)
     assert not shared_memory(process.pid)
     assert is_left_clean(tmp_path)
-    goes_on(bench, held, unbroken, tmp_path)
+    goes_on(held, tmp_path)
 
 
-def goes_on(bench: Bench, held: Held, unbroken: dict[str, Any], output: Path) -> None:
+def goes_on(held: Held, output: Path) -> None:
     """Check that both trials are saved as of the epoch before, and end as if nothing had happened."""
     assert epochs_saved(output / "classic" / "checkpoints") == {"net-seed0": 1, "net-seed1": 1}
     held.let_go()
-    done = child.run(**settings(bench, held, output, "--resume", "--jobs", "1"))
+    done = child.run(**held.settings(output, "--resume", "--jobs", "1"))
     assert done.stdout.count("from epoch 2") == 2, done.stderr
-    assert not difference(results(output), unbroken)
+    assert not difference(results(output), held.unbroken)
     assert is_left_clean(output)
 
 

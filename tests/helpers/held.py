@@ -1,15 +1,21 @@
 """A network that waits at one of its training steps, wherever it is trained: no patch of a child reaches its workers.
 
-held = Held(tmp_path)
-with child.started([..., "--network", held.network, "--jobs", "2"]) as process:
+held.hold()
+with child.started(**held.settings(output, "--jobs", "2")) as process:
     first, second = held.wait_for(2)        # the pids of the processes that train
     os.kill(first, signal.SIGKILL)
     held.let_go()
+assert not difference(results(output), held.unbroken)
 """
 
 import time
 from pathlib import Path
+from typing import Any
 
+from tests.helpers import child
+from tests.helpers.bench import FILES, MACHINE, Bench, outcome
+
+PATCHES = [child.NO_PICTURES, child.NO_REPORT]
 STEP = 15  # the step of a network, from 1, at which it waits; of ten to an epoch, in the second epoch
 SOURCE = f"""
 import os
@@ -41,16 +47,20 @@ class Net(nn.Sequential):
 
 
 class Held:
-    """The network's file in `folder`; it waits from `hold` until `let_go`."""
+    """The network's file in `folder`, to be trained on the bench's data; it waits from `hold` until `let_go`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self.folder, self.data = folder, bench.data
         (folder / "net.py").write_text(SOURCE)
+        done = child.run(**self.settings(folder / "unbroken"))
+        assert done.returncode == 0, done.stderr
+        self.unbroken = results(folder / "unbroken")
 
-    @property
-    def network(self) -> str:
-        """What --network takes."""
-        return f"{self.folder / 'net.py'}:Net"
+    def settings(self, output: Path, *more: object) -> dict[str, Any]:
+        """What `child.run` and `child.started` take to train it from two seeds, one after the other unless told."""
+        words = ["classic", "--network", f"{self.folder / 'net.py'}:Net", "--seeds", "2", "--epochs", "4"]
+        words += ["--batch-size", "20", *MACHINE, *more, "--data-dir", self.data, "--output-dir", output]
+        return {"arguments": words, "files": FILES, "patches": PATCHES}
 
     @property
     def steps(self) -> int:
@@ -73,6 +83,19 @@ class Held:
                 return [int(path.stem) for path in found]
             time.sleep(0.05)
         raise AssertionError(f"{[path.name for path in self.folder.iterdir()]}, of {count}")
+
+
+def results(output: Path) -> dict[str, Any]:
+    """What a run of `classic` has left, in comparable form, but for how it was spread."""
+    left = outcome(output)
+    for name in ("jobs", "cluster"):
+        left["checkpoints/run.json"]["options"].pop(name, None)
+    return left
+
+
+def is_left_clean(output: Path) -> bool:
+    """Whether a run of `classic` has left nothing half-written, and no copy of the data set."""
+    return not child.strays(output) and not (output / "classic" / ".data").exists()
 
 
 def is_alive(pid: int) -> bool:
