@@ -83,7 +83,7 @@ def plan(recipe: Recipe, seeds: int, dataset: FashionMNIST, machine: Machine, ru
         data.training_data(dataset, network.training.validation, network.training.seed)
     if recipe.auditors:
         data.without_part(dataset, 0)
-    common = recipe.name, dataset.release, dataset.digests(), machine, Path(run_folder)
+    common = recipe.name, dataset.release, dataset.digests(), machine, Path(run_folder).absolute()
     auditors = [Trial(network, *common, part=part) for part, network in enumerate(recipe.auditors)]
     return [Trial(network, *common) for network in recipe.trainings(seeds)] + auditors
 

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import lru_cache
 from io import StringIO
 from itertools import islice
@@ -33,9 +33,11 @@ from fmnist.trials import Trial
 
 DATA = ".data"  # beside the run's results: the copy of the data set that workers read
 WATCHED = 64  # trials whose epochs are looked for on disk; of a cluster's many more, finished ones are counted
-LOST = (
-    "a process that trains has ended, or the cluster's scheduler has; what was trained is kept: --resume, with fewer "
-    "--jobs if memory is short"
+PROCESS_LOST = (
+    "a process that trains has ended; what was trained is kept: --resume, with fewer --jobs if memory is short"
+)
+SCHEDULER_LOST = (
+    "the cluster's scheduler has ended; what was trained is kept: start one, then --resume with its address"
 )
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -66,12 +68,11 @@ def threads(options: Mapping[str, Any], count: int) -> int | None:
 def train_all(planned: Sequence[Trial], dataset: FashionMNIST, options: Mapping[str, Any], folder: Path) -> None:
     """Train every trial of the run in `folder` that is not finished, where --jobs or --cluster say.
 
-    Side by side, one that fails ends no other. Raises Failed or Refused in the end, naming those that did.
+    One that fails ends no other. Raises Failed or Refused in the end, naming the first that did.
     """
     side_by_side = jobs(options, len(planned))
     if "cluster" not in options and side_by_side == 1:
-        for trial in planned:
-            trials.train(trial, dataset)
+        _train_in_turn(planned, dataset)
         return
     left = [trial for trial in planned if not trial.is_finished()]
     if len(left) < len(planned):
@@ -88,13 +89,36 @@ def train_all(planned: Sequence[Trial], dataset: FashionMNIST, options: Mapping[
                 _train_by(executor, perform, left, data_folder)
 
 
+def _train_in_turn(planned: Sequence[Trial], dataset: FashionMNIST) -> None:
+    failures: dict[str, Exception] = {}
+    for trial in planned:
+        try:
+            trials.train(trial, dataset)
+        except Failed as error:  # what is refused is for the user to decide before anything else is trained
+            failures[trial.name] = error
+            if len(planned) > 1:
+                print(f"  {trial.name} failed: {error}")
+    _raise_first(failures, len(planned))
+
+
+def _raise_first(failures: Mapping[str, Exception], count: int) -> None:
+    """Raise Failed or Refused if any of `count` trials has failed; the message names the first and its reason."""
+    if not failures:
+        return
+    name, error = next(iter(failures.items()))
+    if count == 1:
+        raise error
+    what = f"{len(failures)} of {count} trials failed, {name} first ({error})"
+    raise type(error)(f"{what}; the others are kept, and --resume tries again")
+
+
 # The data set
 
 
 @contextmanager
 def _copied(dataset: FashionMNIST, folder: Path) -> Iterator[Path]:
     """Write the data set where every worker can read it, for as long as the block takes; yield the place."""
-    place = folder / DATA
+    place = folder.absolute() / DATA  # as a worker's working directory is another
     place.mkdir(exist_ok=True)
     try:
         for name, tensor in zip(FashionMNIST._fields, dataset[:4], strict=False):
@@ -167,9 +191,6 @@ def _processes(count: int, each: int, folder: Path) -> Iterator[Executor]:
             executor.shutdown(kill_workers=True)
         remove_partial(folder)
         raise
-    finally:
-        del executor
-        _stop_trackers()
 
 
 def _set_up(parent: int) -> None:
@@ -183,17 +204,6 @@ def _set_up(parent: int) -> None:
     tqdm.set_lock(threading.RLock())  # its own is one for many processes, and outlives a killed one
     if os.name == "posix":
         threading.Thread(target=watch, daemon=True).start()
-
-
-def _stop_trackers() -> None:
-    """Wait for the end of what watches over semaphores, which would else outlive this process by a moment."""
-    from multiprocessing import resource_tracker as pythons
-
-    from joblib.externals.loky.backend import resource_tracker as lokys
-
-    for tracker in (lokys._resource_tracker, pythons._resource_tracker):
-        with suppress(AttributeError, OSError):  # neither is part of what the libraries promise
-            tracker._stop()
 
 
 @contextmanager
@@ -228,15 +238,14 @@ def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: 
             except (Failed, Refused) as error:
                 failures[trial.name] = error
                 progress.failed(trial, error)
-            except (BrokenExecutor, CancelledError):
-                raise Failed(LOST) from None
+            except BrokenExecutor:
+                raise Failed(PROCESS_LOST) from None
+            except CancelledError:
+                raise Failed(SCHEDULER_LOST) from None
             except Exception as error:
                 failures[trial.name] = cluster.explained(error)
                 progress.failed(trial, failures[trial.name])
-    if failures:
-        first, error = next(iter(failures.items()))
-        what = f"{len(failures)} of {len(left)} trials failed, {first} first ({error})"
-        raise type(error)(f"{what}; the others are kept, and --resume tries again")
+    _raise_first(failures, len(left))
 
 
 def _as_they_end(ended: queue.SimpleQueue, progress: "Progress") -> Iterator[tuple[Trial, Future]]:

@@ -115,6 +115,14 @@ def bench(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def held(bench, tmp_path_factory):
+    """A network whose training waits until it is let go; see tests/helpers/held.py."""
+    from tests.helpers.held import Held
+
+    return Held(bench, tmp_path_factory.mktemp("held"))
+
+
+@pytest.fixture(scope="session")
 def fuzz(request):
     """A function of a usual number of examples, a strategy and a test that is called with so many of its values."""
     return partial(_fuzz, request.config.getoption("--fuzz-examples"))

@@ -1,0 +1,137 @@
+"""Trials side by side in processes: the same bits as one after another, whatever of it is killed, stopped or fails."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from fmnist import workers
+from fmnist.errors import Failed
+from tests.helpers import child, needs
+from tests.helpers.bench import FILES, MACHINE, difference, epochs_saved
+from tests.helpers.held import PATCHES, Held, all_end, descendants, is_left_clean, results, shared_memory
+
+JOBS = "SIGKILL of a process that trains beside others, or of the one that started it"
+
+
+# The same bits
+
+
+def test_side_by_side_gives_what_one_after_another_gives(bench, tmp_path):
+    bench.run("classic", tmp_path, "--jobs", "2")
+    assert not difference(results(tmp_path), bench.unbroken("classic"))
+    assert is_left_clean(tmp_path)
+
+
+@needs.linux
+@pytest.mark.fault(36, JOBS)
+def test_a_process_killed_in_mid_epoch_fails_the_run_in_one_line_and_resume_finishes_it(held, tmp_path):
+    held.hold()
+    with child.started(**held.settings(tmp_path, "--jobs", "2")) as process:
+        first, _ = held.wait_for(2)
+        started = descendants(process.pid)
+        os.kill(first, signal.SIGKILL)
+        line = child.only_line(child.finish(process), 1)
+    assert "a process that trains has ended" in line
+    assert "--resume" in line
+    assert all_end(started)
+    assert is_left_clean(tmp_path)
+    goes_on(held, tmp_path)
+
+
+@needs.linux
+@pytest.mark.fault(36, JOBS)
+def test_the_parent_killed_leaves_no_process_behind(held, tmp_path):
+    held.hold()
+    with child.started(**held.settings(tmp_path, "--jobs", "2")) as process:
+        held.wait_for(2)
+        started = descendants(process.pid)
+        process.kill()
+        process.wait()
+    assert all_end(started)
+    assert not shared_memory(process.pid)
+    goes_on(held, tmp_path)
+
+
+@needs.linux
+@pytest.mark.fault(21, "Ctrl-C once; twice")
+def test_ctrl_c_in_a_terminal_saves_every_trial_and_leaves_nothing_behind(held, tmp_path):
+    held.hold()
+    with child.started(**held.settings(tmp_path, "--jobs", "2")) as process:
+        held.wait_for(2)
+        started = descendants(process.pid)
+        assert shared_memory(process.pid)  # so that it is looked for in the right place
+        for pid in (*started, process.pid):  # a terminal sends it to all of them
+            os.kill(pid, signal.SIGINT)
+        done = child.finish(process)
+    assert done.returncode == 130
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "every finished epoch is saved" in done.stderr
+    assert all_end(started)
+    assert not shared_memory(process.pid)
+    assert is_left_clean(tmp_path)
+    goes_on(held, tmp_path)
+
+
+def goes_on(held: Held, output: Path) -> None:
+    """Check that both trials are saved as of the epoch before, and end as if nothing had happened."""
+    assert epochs_saved(output / "classic" / "checkpoints") == {"net-seed0": 1, "net-seed1": 1}
+    held.let_go()
+    done = child.run(**held.settings(output, "--resume", "--jobs", "1"))
+    assert done.stdout.count("from epoch 2") == 2, done.stderr
+    assert not difference(results(output), held.unbroken)
+    assert is_left_clean(output)
+
+
+# What fails
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.fault(23, "the loss becomes NaN")
+def test_one_that_diverges_ends_no_other(jobs, bench, tmp_path):
+    """The weights grow by a factor of a thousand in each step of the second combination."""
+    words = ["classic", "--models", "ffn", "--hidden", "16", "--epochs", "2", "--batch-size", "20", *MACHINE]
+    words += ["--optimizer", "sgd", "--weight-decay", "10", "--vary", "lr=1e-3,100,1e-2", "--jobs", jobs]
+    words += ["--data-dir", bench.data, "--output-dir", tmp_path]
+    line = child.only_line(child.run(words, files=FILES, patches=PATCHES), 1)
+    assert "1 of 3 trials failed, ffn-lr100-seed0 first (the loss is no longer a finite number in epoch " in line
+    assert "the others are kept, and --resume tries again" in line
+    finished = {path.parent.name for path in tmp_path.rglob("trial.json")}
+    assert finished == {"ffn-lr0.001-seed0", "ffn-lr0.01-seed0"}
+    assert is_left_clean(tmp_path)
+
+
+def test_the_failure_of_the_only_trial_is_told_as_it_is():
+    failure = Failed("of some reason")
+    with pytest.raises(Failed) as caught:
+        workers._raise_first({"ffn-seed0": failure}, 1)
+    assert caught.value is failure
+
+
+# How many side by side, by how many threads
+
+
+@pytest.mark.parametrize(
+    ("options", "trials", "side_by_side", "threads"),
+    [
+        ({}, 4, 1, None),
+        ({"jobs": 1}, 4, 1, None),
+        ({"jobs": 2}, 4, 2, 4),
+        ({"jobs": 3}, 4, 3, 2),
+        ({"jobs": 100}, 4, 100, 1),
+        ({"jobs": "auto"}, 4, 4, 2),
+        ({"jobs": "auto"}, 100, 8, 1),
+        ({"jobs": "auto"}, 1, 1, None),
+        ({"cluster": "tcp://127.0.0.1:1"}, 4, 1, 1),
+    ],
+)
+def test_the_cores_are_shared_out(options, trials, side_by_side, threads, monkeypatch):
+    """On a machine of eight cores."""
+    import joblib
+    import torch
+
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert workers.jobs(options, trials) == side_by_side
+    assert workers.threads(options, trials) == threads
