@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from benchmarks import agreement, growth, loops, measure, peers, speed, speedrun
+from benchmarks import agreement, growth, loops, measure, peers, photographs, speed, speedrun
 from benchmarks.bench import Bench
 from fmnist import data, learners
 from fmnist.device import Machine
 from fmnist.errors import Refused
-from tests.helpers import tiny
+from tests.helpers import garments, tiny
 
 MEASURES_MEMORY = pytest.mark.skipif(
     measure.resource is None, reason="this system does not tell a process's peak memory"
@@ -411,3 +412,30 @@ def test_help_is_a_line_of_what_the_program_is_for(program, run_here):
     done = run_here(["--help"], program.main)
     assert (done.returncode, done.stderr) == (0, "")
     assert program.__doc__.partition("\n")[0][:40] in " ".join(done.stdout.split())
+
+
+# photographs
+
+
+class Correlation(nn.Module):
+    """Tells three garments by what they have in common with an image: logits [B, 3]."""
+
+    def forward(self, images):
+        known = torch.tensor(np.stack(GARMENTS)).float().flatten(1)
+        return torch.corrcoef(torch.cat([images.flatten(1).float() + 1e-3 * known[0], known]))[: len(images), -3:]
+
+
+GARMENTS = [garments.boot(), garments.shirt(), garments.trousers()]
+
+
+def test_photographs_are_scored_beside_the_images_themselves(monkeypatch):
+    monkeypatch.setattr(
+        garments, "KNOWN", {"white": garments.Disguise(), "cut out": garments.Disguise(transparent=True)}
+    )
+    monkeypatch.setattr(garments, "HELD_OUT", {"nothing": garments.Disguise(tint=(0.0, 0.0, 0.0))})
+    rows = photographs.rows(Correlation(), np.stack(GARMENTS), np.arange(3))
+    assert rows == [
+        ["white", "yes", "100.0%", "100.0%"],
+        ["cut out", "yes", "100.0%", "100.0%"],
+        ["nothing", "no", "33.3%", "33.3%"],  # nothing is found, which counts as an image that is black
+    ]
