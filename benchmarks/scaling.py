@@ -118,7 +118,7 @@ def measure_cost(way: str, count: int, address: str) -> Cost:
     """Call `run_once` in a process of its own, so that the memory is its own."""
     words = [sys.executable, "-m", "benchmarks.scaling", "--point", way, count, address]
     cost = Cost(**json.loads(measure.run(*words).output.splitlines()[-1]))
-    print(f"{way}, {count:,} trials: {cost.seconds:.1f} s", file=sys.stderr)
+    print(f"{way}: {cost}", file=sys.stderr)  # all of it: whoever is stopped keeps what was measured
     return cost
 
 
