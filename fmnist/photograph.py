@@ -3,8 +3,8 @@
 The steps are those of the data set's authors (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747, section 2): trim
 what has the colour of the background, shrink the longest edge to 28, sharpen with a Gaussian of standard deviation 1,
 centre on 28x28, negate, take the grey level. Their photographs stood on even white. Those of users do not: so the
-background is estimated from the border first and taken away, and an image that is bright on dark already is not
-negated.
+background is estimated from the border first and taken away, shadows and other things are told from the garment
+(fmnist/garment.py), and an image that is bright on dark already is not negated.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from fmnist.errors import Refused
+from fmnist.garment import WORK_EDGE, estimate_background, find
 
 SIDE = 28
 # No others: Pillow has parsers for some fifty, written with varying care. "JPEG" reads MPO too, several JPEG pictures
@@ -28,22 +29,8 @@ MAX_PIXELS = 64_000_000  # the largest common camera sensors; decoding takes 1 G
 MAX_BYTES = 300_000_000  # an uncompressed file of so many pixels
 MIN_EDGE = 8  # pixels; below, there is no telling garment from background
 READ_EDGE = 1120  # longest edge of what is kept of a photograph, in pixels: 40 times the data set's
-WORK_EDGE = 560  # longest edge at which the garment is found
-
-CLOSE = 0.05 * 255  # what differs less from the background is background: the authors' figure
-NOISE = 4.0  # what differs less than this many times the median of the border is noise or texture
-FAINT = 0.1  # what stands out less than this part of what most of the garment does is background
-DARKEST_SHADOW = 0.3  # of the ground's light is left in it, at the least
-COLOURED = 0.12  # by how much of the ground's light a shadow may dim one channel more than another
-# A shadow has no edge. Slopes of the logarithm of the light, per pixel of an image of WORK_EDGE, over which shadow and
-# garment part.
-SLOPES = np.geomspace(0.0067, 0.037, 8)
-STEADY = 0.06  # a garment loses no more of its area from one slope to the next
-BROKEN = 0.25  # and where it loses more than this, its outline has given way
-SPECK = 0.01  # a spot with less than this part of the garment's area is dust
 TOUCHES = 0.02  # a garment that covers more than this part of a side of the picture may go on beyond it
 PALE = 0.12 * 255  # a garment that differs less from the ground, on average, may be found in part only
-CLOSE_BY = 0.06  # of the picture's longest edge: pieces no farther apart are of one garment, as straps and heels are
 ANOTHER = 0.3  # something of more than this part of the garment's area might be the garment as well
 OUTLINE = (230, 120, 0)  # orange, which few garments are
 MARGIN = "leave a margin around the garment"
@@ -99,14 +86,13 @@ def prepare(image: Image.Image, name: Path | str = "the image") -> Prepared:
     if min(image.size) < MIN_EDGE:
         raise Refused(f"{name}: is {image.width}x{image.height} pixels, too small to show a garment; take a larger one")
     pixels = np.asarray(_reduced(image, WORK_EDGE).convert("RGB"), dtype=np.float32)
-    background = _background(pixels)
-    seen = _seen(pixels, background)
-    if not seen.any():
+    background = estimate_background(pixels)
+    garment, things, rival = find(pixels, background)
+    if not garment.any():
         raise Refused(
             f"{name}: shows nothing that stands out from its background; {MARGIN}, on a plain ground of another colour"
         )
-    garment, rival = _largest(seen)
-    warning = _cropped(seen, name) or _doubt(garment, pixels - background, rival, name)
+    warning = _cropped(garment, things, name) or _doubt(garment, pixels - background, rival, name)
     brightness = np.where(garment, _bright_on_black(_grey(pixels), _grey(background), garment), 0)
     prepared = _centred(_shrunk(_trimmed(brightness, garment)))
     is_negated = _is_darker(_grey(pixels), _grey(background), garment)
@@ -192,96 +178,8 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
     return pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def _background(pixels: np.ndarray) -> np.ndarray:
-    """Return the background [H, W, 3], a smooth surface per channel.
-
-    A second-order polynomial is fitted to the border. Part of the border may show the garment: the fit starts from the
-    colour of the corners, and its tolerance narrows from step to step (graduated non-convexity with a Geman-McClure
-    loss), so that shading is followed and the garment is left out.
-    """
-    height, width, _ = pixels.shape
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).astype(np.float32)
-    border = _border(height, width)
-    known, samples = terms[border], pixels[border]
-    corners = np.abs(known[:, 1] * known[:, 2]) > 0.8
-    fitted = np.median(samples[corners], axis=0)
-    for tolerance, order in ((64, 3), (32, 3), (24, 6), (16, 6), (12, 6), (8, 6)):
-        miss = np.abs(samples - fitted).max(axis=1)
-        weight = 1 / (1 + (miss / tolerance) ** 2)  # the square root of the loss's weight
-        design = known[:, :order] * weight[:, None]
-        surface = np.linalg.lstsq(design, samples * weight[:, None], rcond=1e-4)[0]
-        fitted = known[:, :order] @ surface
-    return (terms @ surface).clip(0, 255)
-
-
-def _border(height: int, width: int) -> np.ndarray:
-    """A mask [H, W] of the outermost 3 % on every side."""
-    mask = np.ones((height, width), dtype=bool)
-    edge = max(1, round(0.03 * max(height, width)))
-    edge = min(edge, (min(height, width) - 1) // 2)
-    mask[edge:-edge, edge:-edge] = False
-    return mask
-
-
-def _seen(pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Return the mask [H, W] of what differs from the background and is no shadow: its larger pieces, without holes."""
-    from scipy import ndimage
-
-    blur = max(pixels.shape) / WORK_EDGE * 1.5  # evens out noise and JPEG blocks; none on a small image
-    difference = ndimage.gaussian_filter(pixels - background, (blur, blur, 0))
-    distance = np.abs(difference).max(axis=2)
-    noise = np.median(distance[_border(*distance.shape)])
-    seen = distance > max(CLOSE, NOISE * noise)
-    if not seen.any():
-        return seen
-    seen &= distance > FAINT * np.percentile(distance[seen], 90)
-    if max(seen.shape) > SIDE:  # the data set's own images have no shadows
-        seen = _without_shadow(seen, 1 + difference / np.maximum(background, 1))
-    pieces, _ = ndimage.label(seen, structure=np.ones((3, 3)))
-    areas = np.bincount(pieces.ravel())
-    areas[0] = 0
-    return ndimage.binary_fill_holes((areas > SPECK * areas.max())[pieces])
-
-
-def _largest(seen: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the largest thing of the mask [H, W], and the area of the next largest as a fraction of its own.
-
-    A thing may be of several pieces that lie close together.
-    """
-    from scipy import ndimage
-
-    things, _ = ndimage.label(ndimage.distance_transform_edt(~seen) <= CLOSE_BY * max(seen.shape) / 2)
-    areas = np.bincount(things[seen])
-    largest, rival = areas.argmax(), np.sort(areas)[-2:-1].sum() / areas.max()
-    return seen & (things == largest), float(rival)
-
-
-def _without_shadow(seen: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Return the mask `seen` [H, W] without the shadow at its side; `light` [H, W, 3] is what is left of the ground's.
-
-    A shadow dims all channels alike, and has no edge, where a garment has an outline. So the background is let flow in
-    wherever it is dimmed like that and the slope is gentle: over ever steeper slopes, until the garment's outline gives
-    way. In between its area stays the same for a while; where it never does, nothing is taken for shadow.
-    """
-    from scipy import ndimage
-
-    shade = light.mean(axis=2).clip(0.02, 2)
-    dimmed = (shade > DARKEST_SHADOW) & (shade < 1) & (np.ptp(light, axis=2) < COLOURED)
-    scale = max(shade.shape) / WORK_EDGE
-    slope = scale * ndimage.gaussian_gradient_magnitude(np.log(shade), 2 * scale)
-    best, before = seen, seen
-    for steepest in SLOPES:
-        left = ~ndimage.binary_propagation(~seen, mask=~seen | (dimmed & (slope < steepest)))
-        lost = 1 - left.sum() / before.sum()
-        if lost > BROKEN or not left.any():
-            break
-        best, before = (left if lost < STEADY else best), left
-    return best
-
-
-def _cropped(garment: np.ndarray, name: Path | str) -> str | None:
-    """Return a warning where the garment, a mask [H, W], may go on beyond the picture.
+def _cropped(garment: np.ndarray, things: np.ndarray, name: Path | str) -> str | None:
+    """Return a warning where the garment, a mask [H, W], may go on beyond the picture; `things` is all that was seen.
 
     Raises Refused where it is rather the ground that was taken for it: of this a garment that fills the picture leaves
     several pieces along the edge, or some on all four sides.
@@ -290,7 +188,7 @@ def _cropped(garment: np.ndarray, name: Path | str) -> str | None:
     touched = [side.mean() > TOUCHES for side in sides]
     if not any(touched) or max(garment.shape) <= SIDE:  # the data set's own images are trimmed
         return None
-    if all(touched) or _pieces_at_the_edge(garment) > 1:
+    if all(touched) or _pieces_at_the_edge(things) > 1:
         raise Refused(f"{name}: shows no garment that stands clear of the picture's edge; {MARGIN}")
     return f"{name}: the garment touches the picture's edge; if part of it is cut off, {MARGIN}"
 
@@ -304,14 +202,14 @@ def _doubt(garment: np.ndarray, difference: np.ndarray, rival: float, name: Path
     return None
 
 
-def _pieces_at_the_edge(garment: np.ndarray) -> int:
+def _pieces_at_the_edge(things: np.ndarray) -> int:
     """Count the pieces that touch the picture's edge and make up more than 5 % of the whole."""
     from scipy import ndimage
 
-    pieces, _ = ndimage.label(garment, structure=np.ones((3, 3)))
+    pieces, _ = ndimage.label(things, structure=np.ones((3, 3)))
     at_edge = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
     areas = np.bincount(pieces.ravel())[at_edge[at_edge > 0]]
-    return int((areas > 0.05 * garment.sum()).sum())
+    return int((areas > 0.05 * things.sum()).sum())
 
 
 def _bright_on_black(grey: np.ndarray, background: np.ndarray, garment: np.ndarray) -> np.ndarray:
