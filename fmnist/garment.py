@@ -22,7 +22,7 @@ SMALLEST = 28  # pixels; the data set's own images are trimmed, with neither gro
 BLUR = 1.5  # pixels of standard deviation; evens out noise and JPEG blocks
 CLOSE = 0.05 * 255  # levels; what differs less from the background is background: the figure of the data set's authors
 NOISE = 4.0  # what differs less than this many times the median of the border is noise or texture
-FAINT = 0.1  # what stands out less than this part of what most of the garment does is a trace of shadow
+FAINT = 0.15  # what stands out less than this part of what most of the garment does is a trace of shadow
 DIM = 64  # levels; on a darker ground a shadow's factor would be the quotient of two noises
 
 FINE, COARSE = 0.3, 1.2  # units of standard deviation at which the slope of an edge is measured
