@@ -33,7 +33,7 @@ LIGHTEST, DARKEST = 0.2, -0.8  # a shadow adds no light (folds add a little), an
 COLOURED = 0.15  # of the ground's level: the channels of a shadow lie closer together
 DISC = 1.6  # units of radius: between parts of the garment's outline that lie closer than twice this, none rolls in
 
-WIRE = 0.7  # pixels of the data set: what is thinner (a hanger's wire) would be lost in it, and is no garment
+WIRE = 1.0  # pixel of the data set: what is thinner (a hanger's wire) would be lost in it, and is no garment
 GAP = 3.0  # such pixels: what lies farther away (a button, another garment) is another thing
 WEAK = 0.3  # part of the garment's contrast; a piece that nowhere has as much is a fold of the ground
 SPECK = 0.01  # a spot with less than this part of the garment's area is dust
