@@ -15,6 +15,7 @@ from ffn import FFN
 from fmnist import live
 from fmnist.data import OWN, FashionMNIST, Sample
 from fmnist.layers import Pixels
+from fmnist.photograph import Step
 from recipes import RECIPES
 from tests.helpers import tiny
 from tests.test_report_browser import BROWSER, CONTRAST, REPORT, told
@@ -107,7 +108,13 @@ def classic(trained, tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("classic") / "live.html"
     tensors = [torch.from_numpy(array) for array in IMAGES]
     dataset = FashionMNIST(tensors[0], tensors[1].long(), tensors[2], tensors[3].long(), "made up", OWN)
-    live.write(path, trained, Sample(IMAGES.train_images[0], "boot.jpg", IMAGES.train_images[0]), dataset, "CNN, live")
+    live.write(
+        path,
+        trained,
+        Sample(IMAGES.train_images[0], "boot.jpg", (Step("shrunk", IMAGES.train_images[0]),)),
+        dataset,
+        "CNN, live",
+    )
     return path.read_text("utf-8")
 
 

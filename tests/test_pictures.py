@@ -12,6 +12,7 @@ from fmnist.data import CLASSES, FashionMNIST, Sample
 from fmnist.errors import Refused
 from fmnist.exploration import explore
 from fmnist.figures import album
+from fmnist.photograph import Step
 from fmnist.report import REFERENCE
 from recipes import RECIPES
 from tests.helpers.figure_checks import CALIBRATION, IMAGES, PREDICTIONS
@@ -141,7 +142,8 @@ def shown(monkeypatch, network, tmp_path):
 
         monkeypatch.setattr(album.layers, "photograph", draw)
         pages = album.Album(tmp_path)
-        album.draw_layers(pages, network, "CNN", Sample(IMAGES[0], file, IMAGES[1]))
+        sample = Sample(IMAGES[0], file, (Step("what was found", IMAGES[1]),))
+        album.draw_photograph(pages, "CNN", sample, album.draw_layers(pages, network, "CNN", sample), None)
         return [(title, path.name) for title, path in pages.pictures]
 
     return show
@@ -196,10 +198,18 @@ def test_maps_stand_with_the_kernels_they_come_from(asked, network, layer, kerne
     assert np.array_equal(beside, weight.mean(axis=1)) if own else beside is None
 
 
-def test_of_a_network_without_convolutions_the_photograph_alone_is_drawn(asked, capsys):
-    probabilities = album.draw_layers(asked, FFN([4]), "FFN", Sample(IMAGES[0], "a.png", IMAGES[1]))
+def test_a_photograph_is_drawn_with_what_makes_it_and_the_answer_doubtful(asked):
+    sample = Sample(IMAGES[0], "a.png", (Step("what was found", IMAGES[1]),), "it hardly stands out")
+    album.draw_photograph(asked, "FFN", sample, np.full(10, 0.1), "uncertain")
+    steps, probabilities, remarks = asked.asked["photograph.png"][1]
+    assert (steps, remarks) == (sample.steps, ["it hardly stands out", "uncertain"])
     assert probabilities.sum() == pytest.approx(1)
-    assert asked.asked.keys() == {"photograph.png"}
+
+
+def test_of_a_network_without_convolutions_no_layers_are_drawn(asked, capsys):
+    probabilities = album.draw_layers(asked, FFN([4]), "FFN", Sample(IMAGES[0], "a.png"))
+    assert probabilities.sum() == pytest.approx(1)
+    assert not asked.asked
     assert "FFN has no convolution: kernels_grid.png, " in capsys.readouterr().out
 
 
