@@ -235,9 +235,9 @@ def _outlined(pixels: np.ndarray, garment: np.ndarray) -> np.ndarray:
     return np.where(outline[..., None], OUTLINE, pixels).astype(np.uint8)
 
 
-def _trimmed(brightness: np.ndarray, garment: np.ndarray) -> np.ndarray:
+def _trimmed(image: np.ndarray, garment: np.ndarray) -> np.ndarray:
     rows, columns = (np.flatnonzero(garment.any(axis=axis)) for axis in (1, 0))
-    return brightness[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _shrunk(brightness: np.ndarray) -> np.ndarray:
