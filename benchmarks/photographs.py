@@ -1,11 +1,11 @@
 """What of its accuracy does a network keep on photographs? Test images disguised as such; prints Markdown.
 
-    python -m benchmarks.photographs outputs/classic/cnn.pth                   500 images; ten minutes
-    python -m benchmarks.photographs outputs/classic/cnn.pth --images 50      a look; a minute
+    python -m benchmarks.photographs outputs/classic/cnn.pth                  500 images; most of an hour
+    python -m benchmarks.photographs outputs/classic/cnn.pth --images 50      a look; five minutes
 
 Each test image is placed, enlarged, on a ground, with a shadow, noise or things beside it, and prepared by
-fmnist/photograph.py as a user's photograph is. The disguises are those of tests/helpers/garments.py; by those it knew
-the program's constants were chosen, the others it had never met.
+fmnist/photograph.py as a user's photograph is. The disguises are those of tests/helpers/garments.py; by the known
+ones the constants of fmnist/garment.py were set, by the others they were judged; docs/testing.md has the exceptions.
 """
 
 import argparse

@@ -199,7 +199,7 @@ GROUNDS = {
 }
 BROWN, BLUISH, GREY_GROUND = (0.95, 0.75, 0.5), (0.8, 0.9, 1.0), (0.75, 0.75, 0.75)
 SHADOW = Disguise(shadow=0.4)
-# These the constants of fmnist/photograph.py were set by.
+# These the constants of fmnist/garment.py were set by.
 KNOWN = {
     "white": Disguise(),
     "tinted": Disguise(tint=BLUISH),
@@ -218,7 +218,7 @@ KNOWN = {
     "hanger": Disguise(beside="hanger"),
     "object": Disguise(beside="object"),
 }
-# These it had never seen when its constants were set.
+# By these they were judged; docs/testing.md names two that had a say in one constant each.
 HELD_OUT = {
     "tinted, cut out": Disguise(tint=(1.0, 0.85, 0.8), cut=True, noise=3),
     "gradient, JPEG": Disguise("slope", BLUISH, noise=3, quality=40),
