@@ -1,5 +1,6 @@
 """The convolutional networks: CNN, configurable, and ResNet-18 for images of one channel."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
@@ -8,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fmnist.layers import MEAN, STD, Dropout, Pixels
+from fmnist.layers import MEAN, STD, Dropout, Pixels, without_scale
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": partial(nn.LeakyReLU, 0.1)}  # its slope below zero
 POOLS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
@@ -41,9 +42,11 @@ class CNN(nn.Module):
     pool_after   numbers, from 1, of the convolutions whose maps are downsampled; None is all of them
     dense        units of each hidden layer after the convolutions
     activation   "relu" or "leaky_relu"
-    norm         batch norm "before" or "after" each convolution's activation, or "pooled": before it, but behind the
-                 pooling, where there are fewer values to normalise; or None
+    norm         batch norm "before" or "after" each convolution's activation, or "foldable": before it, but behind the
+                 pooling, where there are fewer values to normalise, without a scale, in place of the convolution's
+                 bias, and in the dense layers as well; or None
     identity     whether convolutions start as the identity, and hand on their input until they learn better
+    cosines      whether the first convolution's kernels are cosines, and do not learn: see `cosine_kernels`
     dense_norm   layer norm after each dense layer's activation
     conv_dropout fraction of the values dropped behind each downsampling, and
     dropout      behind each dense layer
@@ -60,8 +63,9 @@ class CNN(nn.Module):
         pool_after: Sequence[int] | None = None,
         dense: Sequence[int] = (128,),
         activation: Literal["relu", "leaky_relu"] = "relu",
-        norm: Literal["before", "after", "pooled"] | None = None,
+        norm: Literal["before", "after", "foldable"] | None = None,
         identity: bool = False,
+        cosines: bool = False,
         dense_norm: bool = False,
         conv_dropout: float = 0.0,
         dropout: float = 0.25,
@@ -74,6 +78,7 @@ class CNN(nn.Module):
             raise ValueError("a layer has no kernels, no units, or kernels without pixels")
         paddings = _per_convolution(padding, len(kernels), kernel_size)
         halved = set(range(1, len(kernels) + 1) if pool_after is None else pool_after)
+        foldable = norm == "foldable"
         self.pixels = Pixels(mean, std, size)  # [B, 1, size, size]
         channels = 1
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -81,11 +86,15 @@ class CNN(nn.Module):
             stride = 2 if pool == "stride" and n in halved else 1
             pooling = {f"pool{n}": POOLS[pool](2)} if pool != "stride" and n in halved else {}
             # Right before a norm, a bias would be subtracted again.
-            conv = nn.Conv2d(channels, width, kernel_size, stride, pad, bias=norm != "pooled")
+            conv = nn.Conv2d(channels, width, kernel_size, stride, pad, bias=not foldable)
             if identity:
                 nn.init.dirac_(conv.weight.detach()[:channels])
+            if cosines and n == 1:
+                conv.weight.detach()[: 2 * kernel_size**2, 0] = cosine_kernels(kernel_size)[:width]
+                conv.requires_grad_(False)
             layers[f"conv{n}"] = conv  # [B, width, size, size]
-            layers |= _in_order(n, activation, nn.BatchNorm2d(width) if norm else None, norm, pooling)
+            batch_norm = nn.BatchNorm2d(width) if norm else None
+            layers |= _in_order(n, activation, without_scale(batch_norm) if foldable else batch_norm, norm, pooling)
             if conv_dropout and n in halved:
                 layers[f"dropout{n}"] = Dropout(conv_dropout)
             channels, size = width, (size + 2 * pad - kernel_size) // stride + 1
@@ -97,7 +106,9 @@ class CNN(nn.Module):
         inputs = channels * size * size
         layers = OrderedDict(flatten=nn.Flatten())  # [B, inputs]
         for n, units in enumerate(dense, start=1):
-            layers[f"linear{n}"] = nn.Linear(inputs, units)  # [B, units]
+            layers[f"linear{n}"] = nn.Linear(inputs, units, bias=not foldable)  # [B, units]
+            if foldable:
+                layers[f"batch_norm{n}"] = without_scale(nn.BatchNorm1d(units))
             layers[f"{activation}{n}"] = ACTIVATIONS[activation]()
             if dense_norm:
                 layers[f"norm{n}"] = nn.LayerNorm(units)
@@ -108,6 +119,18 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 [B, 28, 28] -> logits [B, 10]
         return self.classifier(self.features(self.pixels(images)))
+
+
+def cosine_kernels(size: int) -> Tensor:
+    """Return the basis of the cosine transform of `size` x `size` pixels, then its negatives: [2 size², size, size].
+
+    The principal components of small patches of images look like it (Ahmed, Natarajan and Rao, "Discrete Cosine
+    Transform", 1974), so that kernels which are these need not learn. A ReLU keeps of each but one sign.
+    """
+    frequency, place = torch.arange(size)[:, None], torch.arange(size)
+    waves = nn.functional.normalize(torch.cos(math.pi * frequency * (place + 0.5) / size))  # [size, size]
+    basis = torch.einsum("fy,gx->fgyx", waves, waves).flatten(0, 1)
+    return torch.cat([basis, -basis])
 
 
 def _per_convolution(padding: int | Sequence[int] | None, count: int, kernel_size: int) -> list[int]:
@@ -128,7 +151,7 @@ def _in_order(
     norms = {f"norm{n}": batch_norm} if batch_norm else {}
     if norm == "after":
         return act | norms | pooling
-    if norm == "pooled":
+    if norm == "foldable":
         return pooling | norms | act
     if any(isinstance(layer, nn.MaxPool2d) for layer in pooling.values()):
         # A rising function commutes with taking the maximum: the same result from a quarter of the values.

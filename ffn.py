@@ -2,10 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
-from fmnist.layers import MEAN, STD, Dropout, Pixels
+from fmnist.layers import MEAN, STD, Dropout, Pixels, without_scale
 
 
 class FFN(nn.Sequential):
@@ -22,17 +23,18 @@ class FFN(nn.Sequential):
 
     Raises ValueError, in words for the user, if a layer has no units.
 
-    hidden      units of each hidden layer
-    dropout     fraction of the values that is dropped behind each hidden layer
-    batch_norm  whether each hidden layer is normalised before its ReLU
-    mean, std   of the pixels, on the 0..1 scale: see `Pixels`
+    hidden     units of each hidden layer
+    dropout    fraction of the values that is dropped behind each hidden layer
+    norm       batch norm "before" the ReLU of each hidden layer, or "foldable": there too, but without a scale, and in
+               place of the linear layer's bias; or None
+    mean, std  of the pixels, on the 0..1 scale: see `Pixels`
     """
 
     def __init__(
         self,
         hidden: Sequence[int] = (256,),
         dropout: float = 0.2,
-        batch_norm: bool = False,
+        norm: Literal["before", "foldable"] | None = None,
         mean: float = MEAN,
         std: float = STD,
     ) -> None:
@@ -41,9 +43,10 @@ class FFN(nn.Sequential):
         layers: OrderedDict[str, nn.Module] = OrderedDict(pixels=Pixels(mean, std), flatten=nn.Flatten())
         widths = [28 * 28, *hidden]
         for number, (inputs, units) in enumerate(zip(widths, hidden, strict=False), start=1):
-            layers[f"linear{number}"] = nn.Linear(inputs, units)  # [B, units]
-            if batch_norm:
-                layers[f"norm{number}"] = nn.BatchNorm1d(units)
+            layers[f"linear{number}"] = nn.Linear(inputs, units, bias=norm != "foldable")  # [B, units]
+            if norm:
+                batch_norm = nn.BatchNorm1d(units)
+                layers[f"norm{number}"] = without_scale(batch_norm) if norm == "foldable" else batch_norm
             layers[f"relu{number}"] = nn.ReLU()
             layers[f"dropout{number}"] = Dropout(dropout)
         layers["output"] = nn.Linear(widths[-1], 10)  # [B, 10]

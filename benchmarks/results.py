@@ -16,6 +16,7 @@ from fmnist.metrics import Metrics
 from recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
+DEFAULTS = asdict(TrainConfig())
 HEAD = """# Results
 
 What whole runs of the recipes measured. This page is printed by `python -m benchmarks.results` from the `metrics.json`
@@ -55,7 +56,7 @@ def overview() -> str:
 def changes_since(run: Metrics, recipe: Recipe) -> list[str]:
     """What of `recipe` has changed since `run`, in words: such as "v1: conv_dropout was not set, is 0.1".
 
-    A training setting that was not there yet had its default.
+    A training setting that was not there yet had its default; one that is no longer there is not asked about.
     """
     if run["models"].keys() != {network.name for network in recipe.networks}:
         return [f"the networks were {', '.join(run['models'])}"]
@@ -64,7 +65,7 @@ def changes_since(run: Metrics, recipe: Recipe) -> list[str]:
         for network in recipe.networks
         for group, now in network.settings.items()
         for before in [run["models"][network.name]["config"][group]]
-        for then in [before if group == "network" else {**asdict(TrainConfig()), **before}]
+        for then in [before if group == "network" else {key: before.get(key, DEFAULTS[key]) for key in now}]
         for key in sorted(now.keys() | then.keys())
         if now.get(key) != then.get(key)
     ]

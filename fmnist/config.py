@@ -51,7 +51,6 @@ class TrainConfig:
         choices=SCHEDULES,
     )
     warmup: float = setting(0.3, "fraction of the steps before the peak of a one-cycle or linear schedule", 0.01, 0.99)
-    freeze_after: int = setting(0, "epochs after which the first layer is frozen; 0: never", 0, 10_000)
     label_smoothing: float = setting(0.0, "fraction of the target that is spread over all classes", 0, 0.99)
     augment: bool = setting(False, "flip each training image at random, and shift it by up to two pixels")
     cutout: int = setting(0, "side, in pixels, of a square that is blackened in each training image", 0, 28)

@@ -1,6 +1,7 @@
-"""Layers of our own: Pixels, which prepares the data set's bytes, and a Dropout that costs less than its neighbours."""
+"""Layers of our own: Pixels, which prepares the data set's bytes, a Dropout that costs less, a foldable batch norm."""
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -61,3 +62,17 @@ def _dropout(values: Tensor, p: float) -> Tensor:
     levels = draws.view(torch.int16)[: values.numel()].as_strided(kept.shape, kept.stride())
     torch.ge(levels, dropped - LEVELS // 2, out=kept)  # 1 or 0
     return values * kept.mul_(LEVELS / (LEVELS - dropped))
+
+
+Norm = TypeVar("Norm", nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def without_scale(norm: Norm) -> Norm:
+    """Take its scale from a batch norm, which then but shifts what it has normalised, and return it.
+
+    Once trained, it multiplies by numbers above zero, where a scale of its own could be negative. So it commutes with
+    taking a maximum, and folds into the layer before it, which has no bias, even across a max-pooling: the same
+    function of as many parameters.
+    """
+    norm.register_parameter("weight", None)
+    return norm

@@ -81,7 +81,6 @@ class TorchLearner:
         self.precision = torch.autocast(machine.device.type, torch.bfloat16) if bf16 else nullcontext()
         self.optimizer = make_optimizer(self.model, config)
         self.schedule = make_schedule(self.optimizer, config, total_steps)
-        self.epochs = 0  # trained
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if not self.model.training:  # asked first: it goes through every layer, which a small network notices
@@ -107,15 +106,6 @@ class TorchLearner:
     def end_epoch(self, loss: float) -> None:
         if self.config.schedule == "plateau":
             self.schedule.step(loss)
-        self.epochs += 1
-        self._freeze_first_layer()
-
-    def _freeze_first_layer(self) -> None:
-        """Once it is due, let the first layer be: edges are learnt early (Brock et al., "FreezeOut", 2017)."""
-        if 0 < self.config.freeze_after <= self.epochs:
-            weighted = [layer for layer in self.model.modules() if getattr(layer, "weight", None) is not None]
-            for first in weighted[:1]:  # a network of the user's own may have none
-                first.requires_grad_(False)
 
     def weights(self) -> dict[str, Tensor]:
         return self.model.state_dict()
@@ -128,15 +118,12 @@ class TorchLearner:
             "model": self.weights(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "epochs": self.epochs,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.load_weights(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.epochs = state["epochs"]
-        self._freeze_first_layer()
 
     def cost(self) -> dict[str, int]:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())

@@ -34,7 +34,7 @@ NEVER_VARIED = {
     "validation": "it selects, on the same images for every combination: --validation FRACTION",
 }
 # Of training: what a step's time depends on.
-DESIGN = ("epochs", "batch_size", "optimizer", "augment", "cutout", "freeze_after")
+DESIGN = ("epochs", "batch_size", "optimizer", "augment", "cutout")
 
 
 # From words to values

@@ -41,7 +41,7 @@ NETWORKS = {
     "resized": lambda: CNN([4], pool="avg", norm="after", size=40),
     "resnet": lambda: ResNet18(),
     "ffn": lambda: FFN([16]),
-    "normalised ffn": lambda: FFN([16], batch_norm=True),
+    "normalised ffn": lambda: FFN([16], norm="before"),
     "own": Own,
 }
 

@@ -282,7 +282,7 @@ def tensors() -> st.SearchStrategy[torch.Tensor]:
 def nonsense() -> st.SearchStrategy[tuple]:
     """Where in a weights file a value of any kind takes the place of the right one, and that value."""
     names = ["kernels", "kernel_size", "padding", "pool", "pool_after", "dense", "activation", "norm", "dense_norm"]
-    names += ["conv_dropout", "dropout", "mean", "std", "size", "hidden", "batch_norm", "seed", "dtype"]
+    names += ["conv_dropout", "dropout", "mean", "std", "size", "hidden", "norm", "seed", "dtype"]
     classes = st.sampled_from(["cnn:CNN", "ffn:FFN", "cnn:ResNet18", "numpy_ffn:NumpyFFN", "os:system", "none", None])
     arguments = st.dictionaries(st.sampled_from(names) | st.text(max_size=4), plain(), max_size=4)
     parts = st.sampled_from(["format", "model", "title", "recipe", "release", "config", "state_dict", "more"])

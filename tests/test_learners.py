@@ -149,31 +149,11 @@ def learns(own: TorchLearner) -> set[str]:
     return {name for name, tensor in own.weights().items() if not torch.equal(tensor, before[name])}
 
 
-def test_a_frozen_first_layer_keeps_its_weights_and_the_others_learn_on():
-    own = TorchLearner(CNN([4, 4], dense=[8]), TrainConfig(lr=0.01, freeze_after=2), FP32, 9)
-    everything = set(own.weights())
-    assert [learns(own) for _ in range(4)] == [everything, everything, everything - FIRST, everything - FIRST]
-
-
 def test_what_a_network_has_frozen_by_itself_stays_frozen():
     model = CNN([4, 4], dense=[8])
     model.features.conv1.requires_grad_(False)
     own = TorchLearner(model, TrainConfig(lr=0.01), FP32, 9)
     assert [learns(own) & FIRST for _ in range(2)] == [set(), set()]
-
-
-def test_a_network_without_layers_that_have_a_weight_learns():
-    class Plain(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.matrix = nn.Parameter(torch.zeros(784, 10))
-
-        def forward(self, images):
-            return images.flatten(1) / 255 @ self.matrix
-
-    for freeze_after in (0, 1):
-        own = TorchLearner(Plain(), TrainConfig(lr=0.01, freeze_after=freeze_after), FP32, 9)
-        assert [learns(own) for _ in range(2)] == [{"matrix"}] * 2
 
 
 # Augmentation, modes and precision
@@ -200,7 +180,7 @@ def test_squares_are_blackened_after_the_shift_in_the_training_images_alone(monk
 
 
 def test_scoring_learns_nothing_and_has_no_dropout():
-    own = learner(TrainConfig(), FFN([16], dropout=0.9, batch_norm=True))
+    own = learner(TrainConfig(), FFN([16], dropout=0.9, norm="before"))
     before = {key: tensor.clone() for key, tensor in own.weights().items()}
     first, second = own.log_probabilities(IMAGES), own.log_probabilities(IMAGES)
     assert torch.equal(first, second)
@@ -286,7 +266,7 @@ def test_the_numpy_network_refuses_what_it_cannot(settings):
 
 
 def test_the_settings_that_the_numpy_learner_honours_are_those_that_it_or_the_loop_reads():
-    unknown = {"optimizer", "momentum", "nesterov", "weight_decay", "decay_norms", "warmup", "freeze_after"}
+    unknown = {"optimizer", "momentum", "nesterov", "weight_decay", "decay_norms", "warmup"}
     unknown |= {"label_smoothing", "augment", "cutout"}
     for field in fields(TrainConfig):
         if field.name != "schedule":

@@ -146,7 +146,7 @@ def distinct_networks() -> dict[str, nn.Module]:
     networks["even kernels"] = CNN([6, 9, 10], kernel_size=4, padding=1, pool_after=[2], norm="before")
     networks["enlarged"] = CNN([5], size=41)
     networks["shrunk"] = CNN([7], size=11)
-    networks["deep"] = FFN([33, 21, 7], batch_norm=True)
+    networks["deep"] = FFN([33, 21, 7], norm="foldable")
     networks["a user's"] = nn.Sequential(
         Pixels(),
         nn.Conv2d(1, 6, (3, 5), stride=(2, 1), padding=(0, 2), bias=False),

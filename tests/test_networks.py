@@ -1,18 +1,20 @@
 """The networks: parameters counted by hand, and forward passes written out in the textbook's order."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
 import pytest
+import scipy.fft
 import torch
 import torch.nn.functional as F
 
 import recipes
-from cnn import CNN, ResNet18, SmallMapConv2d
+from cnn import CNN, ResNet18, SmallMapConv2d, cosine_kernels
 from ffn import FFN
 from fmnist.config import TrainConfig
-from fmnist.layers import Pixels
+from fmnist.layers import MEAN, STD, Pixels
 from fmnist.learners import NumpyLearner, multiply_adds
 
 # Weights and biases, layer by layer; batch and layer norm have two numbers a channel or unit.
@@ -39,10 +41,10 @@ PARAMETERS |= {
     for activation in ("relu", "leaky_relu")
     for optimizer in ("adam", "sgd")
 }
-# Convolutions without bias, a norm behind each, and 3x3 maps to the output.
+# Convolutions without bias, a norm without scale behind each, and 3x3 maps to the output.
 WIDTHS = {"record": (1, 32, 64, 64, 128, 128, 208, 208), "record-small": (1, 16, 28, 28, 48, 48, 54, 54)}
 PARAMETERS |= {
-    (recipe, "cnn"): sum(9 * a * b + 2 * b for a, b in pairwise(widths)) + 9 * widths[-1] * 10 + 10
+    (recipe, "cnn"): sum(9 * a * b + b for a, b in pairwise(widths)) + 9 * widths[-1] * 10 + 10
     for recipe, widths in WIDTHS.items()
 }
 NETWORKS = {(recipe.name, net.name): net for recipe in recipes.RECIPES.values() for net in recipe.networks}
@@ -111,29 +113,29 @@ def textbook(model: CNN, x: torch.Tensor, pool: str, norm: str | None, activatio
     own = dict(model.state_dict(keep_vars=True))
     act = {"relu": F.relu, "leaky_relu": partial(F.leaky_relu, negative_slope=0.1)}[activation]
 
-    def normalised(x: torch.Tensor, n: int) -> torch.Tensor:
-        name = f"features.norm{n}"
+    def normalised(x: torch.Tensor, name: str) -> torch.Tensor:
         mean, variance = own[f"{name}.running_mean"].clone(), own[f"{name}.running_var"].clone()
-        return F.batch_norm(x, mean, variance, own[f"{name}.weight"], own[f"{name}.bias"], model.training)
+        return F.batch_norm(x, mean, variance, own.get(f"{name}.weight"), own[f"{name}.bias"], model.training)
 
     for n in (1, 2):
         weight, bias = own[f"features.conv{n}.weight"], own.get(f"features.conv{n}.bias")
         x = F.conv2d(x, weight, bias, stride=2 if pool == "stride" else 1, padding=pad)
-        if norm == "pooled":
-            x = normalised(F.max_pool2d(x, 2) if pool == "max" else F.avg_pool2d(x, 2) if pool == "avg" else x, n)
-            x = act(x)
+        if norm == "foldable":
+            x = F.max_pool2d(x, 2) if pool == "max" else F.avg_pool2d(x, 2) if pool == "avg" else x
+            x = act(normalised(x, f"features.norm{n}"))
             continue
-        x = normalised(x, n) if norm == "before" else x
+        x = normalised(x, f"features.norm{n}") if norm == "before" else x
         x = act(x)
-        x = normalised(x, n) if norm == "after" else x
+        x = normalised(x, f"features.norm{n}") if norm == "after" else x
         x = {"max": lambda x: F.max_pool2d(x, 2), "avg": lambda x: F.avg_pool2d(x, 2), "stride": lambda x: x}[pool](x)
-    x = act(F.linear(x.flatten(1), own["classifier.linear1.weight"], own["classifier.linear1.bias"]))
+    x = F.linear(x.flatten(1), own["classifier.linear1.weight"], own.get("classifier.linear1.bias"))
+    x = act(normalised(x, "classifier.batch_norm1") if norm == "foldable" else x)
     return F.linear(x, own["classifier.output.weight"], own["classifier.output.bias"])
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
-@pytest.mark.parametrize("norm", [None, "before", "after", "pooled"])
+@pytest.mark.parametrize("norm", [None, "before", "after", "foldable"])
 @pytest.mark.parametrize("pool", ["max", "avg", "stride"])
 def test_cnn_is_the_textbooks_function_bit_for_bit(pool, norm, activation, training):
     torch.manual_seed(3)
@@ -160,20 +162,67 @@ def test_max_pooling_stands_before_its_relu_and_batch_norm_after_a_relu_before_t
     assert [name for name, _ in average.named_children()] == ["conv1", "norm1", "relu1", "pool1"]
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_ffn_is_the_textbooks_function(batch_norm):
+@pytest.mark.parametrize("norm", [None, "before", "foldable"])
+def test_ffn_is_the_textbooks_function(norm):
     torch.manual_seed(4)
-    model = FFN([9, 7], dropout=0.5, batch_norm=batch_norm).eval()
+    model = FFN([9, 7], dropout=0.5, norm=norm).eval()
     own = model.state_dict()
     x = prepared(images()).flatten(1)
     for n in (1, 2):
-        x = x @ own[f"linear{n}.weight"].T + own[f"linear{n}.bias"]
-        if batch_norm:
+        x = x @ own[f"linear{n}.weight"].T + own.get(f"linear{n}.bias", 0)
+        if norm:
             mean, variance = own[f"norm{n}.running_mean"], own[f"norm{n}.running_var"]
-            x = (x - mean) / (variance + 1e-5).sqrt() * own[f"norm{n}.weight"] + own[f"norm{n}.bias"]
+            x = (x - mean) / (variance + 1e-5).sqrt() * own.get(f"norm{n}.weight", 1) + own[f"norm{n}.bias"]
         x = x.clamp(min=0)
     x = x @ own["output.weight"].T + own["output.bias"]
     torch.testing.assert_close(scores(model), x)
+
+
+def folded(model: torch.nn.Module, plain: torch.nn.Module) -> torch.nn.Module:
+    """Give `plain` the layers of `model`, with each batch norm folded into the layer before it."""
+    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    norms = [m for m in model.modules() if isinstance(m, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))]
+    targets = [m for m in plain.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    with torch.no_grad():
+        for layer, norm, target in zip(layers, norms, targets, strict=False):  # the output has no norm
+            std = (norm.running_var + norm.eps).sqrt()
+            target.weight.copy_((layer.weight.flatten(1) / std[:, None]).view_as(target.weight))
+            target.bias.copy_(norm.bias - norm.running_mean / std)
+        targets[-1].load_state_dict(layers[-1].state_dict())
+    return plain.eval()
+
+
+@pytest.mark.parametrize("name", ["ffn", "cnn"])
+def test_what_speedrun_has_trained_is_exactly_a_network_of_classic(name):
+    network, classics = NETWORKS["speedrun", name], NETWORKS["classic", name]
+    model = network.build()
+    for _ in range(3):  # so that the norms have seen something
+        model(images())
+    with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+                norm.bias.normal_()
+    plain = replace(classics, arguments={**classics.arguments, "mean": MEAN, "std": STD}).build()
+    torch.testing.assert_close(scores(folded(model, plain)), scores(model.eval()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_cosine_kernels_are_an_orthonormal_basis_and_its_negatives(size):
+    kernels = cosine_kernels(size).double()
+    basis, negatives = kernels.flatten(1).split(size**2)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(size**2).double(), atol=1e-6, rtol=0)
+    assert torch.equal(negatives, -basis)
+    by_scipy = scipy.fft.idctn(torch.eye(size**2).view(-1, size, size).numpy(), axes=(1, 2), norm="ortho")
+    torch.testing.assert_close(kernels[: size**2].float(), torch.from_numpy(by_scipy))
+
+
+def test_a_first_layer_of_cosines_does_not_learn_and_the_others_do():
+    model = CNN([20, 4], cosines=True, norm="foldable", identity=True)
+    assert torch.equal(model.features.conv1.weight[:18, 0], cosine_kernels(3))
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["features.conv1.weight"]
+    few = CNN([5, 4], cosines=True).features.conv1
+    assert torch.equal(few.weight[:, 0], cosine_kernels(3)[:5])
+    assert not few.bias.requires_grad
 
 
 DROPOUTS = {

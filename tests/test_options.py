@@ -90,7 +90,7 @@ def test_the_other_options_have_limits_too(words, limits):
 
 ALL = {
     **{"epochs": 3, "batch_size": 16, "lr": 1e-9, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1 + 0.2},
-    **{"schedule": "one-cycle", "warmup": 0.15, "freeze_after": 1, "label_smoothing": 0.1, "augment": False},
+    **{"schedule": "one-cycle", "warmup": 0.15, "label_smoothing": 0.1, "augment": False},
     **{"nesterov": True, "decay_norms": False, "cutout": 12},
     **{"validation": 1 / 3, "patience": 5, "select_best": True, "seed": 7, "hidden": [512, 256], "kernels": [8]},
     **{"kernel_size": 5, "pool": "avg", "dropout": 0.25, "models": ["ffn", "cnn"], "network": "my net.py:Net"},
@@ -224,7 +224,7 @@ TWO = Recipe(
             {"kernels": [8], "kernel_size": 5, "pool": "avg", "dropout": 0.2},
             TrainConfig(
                 **{"batch_size": 8, "lr": 0.1, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1, "epochs": 3},
-                **{"schedule": "one-cycle", "warmup": 0.1, "freeze_after": 1, "label_smoothing": 0.1, "augment": True},
+                **{"schedule": "one-cycle", "warmup": 0.1, "label_smoothing": 0.1, "augment": True},
                 **{"nesterov": True, "decay_norms": False, "cutout": 8},
                 **{"validation": 0.2, "patience": 2, "select_best": False, "seed": 1},
             ),

@@ -34,10 +34,10 @@ RUNS = {name: run for name in RECIPES if (run := report.reference_run(report.REF
 def test_the_run_was_of_the_recipe_as_it_is_or_the_page_says_what_has_changed(name):
     recipe, run = options.changed(RECIPES[name], {}), RUNS[name]
     assert (run["recipe"], run["title"]) == (recipe.name, recipe.title)
-    of_the_run = {
-        key: (model["title"], {**model["config"], "training": {**asdict(TrainConfig()), **model["config"]["training"]}})
-        for key, model in run["models"].items()
-    }
+    defaults, of_the_run = asdict(TrainConfig()), {}
+    for key, model in run["models"].items():
+        training = {name: model["config"]["training"].get(name, default) for name, default in defaults.items()}
+        of_the_run[key] = (model["title"], {**model["config"], "training": training})
     is_of_the_recipe = of_the_run == {network.name: (network.title, network.settings) for network in recipe.networks}
     section = RESULTS.partition(f"## `{name}`")[2].partition("\n## ")[0]
     assert is_of_the_recipe == ("it has changed since" not in section)

@@ -81,11 +81,12 @@ def test_the_published_mean_accuracy_is_that_of_the_pooled_images():
         assert published["mean_accuracy"] == pytest.approx(pooled, abs=5e-5)
 
 
-def test_speedrun_trains_the_networks_of_classic_without_dropout_in_few_epochs():
+def test_speedrun_trains_the_networks_of_classic_normalised_and_without_dropout_in_few_epochs():
     classic = by_name("classic")
     for name, network in by_name("speedrun").items():
         theirs = {key: value for key, value in classic[name].arguments.items() if key != "dropout"}
-        assert network.arguments == {key: theirs[key] for key in theirs.keys() - {"mean", "std"}} | {"dropout": 0.0}
+        own = {"dropout": 0.0, "norm": "foldable"} | ({"cosines": True} if name == "cnn" else {})
+        assert network.arguments == {key: theirs[key] for key in theirs.keys() - {"mean", "std"}} | own
         assert network.training.epochs < classic[name].training.epochs / 4
 
 

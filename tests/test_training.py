@@ -323,7 +323,7 @@ def test_a_last_batch_of_one_joins_the_one_before():
 
 
 def test_batch_norm_meets_no_batch_of_one(tmp_path):
-    model = FFN([8], batch_norm=True)
+    model = FFN([8], norm="before")
     trained(TrainConfig(epochs=1, batch_size=23), tmp_path, model)  # 70 = 3 * 23 + 1
     assert int(model.norm1.num_batches_tracked) == 3
 
@@ -369,7 +369,7 @@ def test_the_first_loss_that_is_not_finite_counts(bad):
 
 @pytest.mark.parametrize(
     "settings",
-    [*({"schedule": name} for name in SCHEDULES), {"freeze_after": 1}, {"cutout": 5}],
+    [*({"schedule": name} for name in SCHEDULES), {"cutout": 5}],
     ids=str,
 )
 def test_a_stop_and_a_resume_end_in_the_same_weights_and_optimizer(settings, tmp_path):
