@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+# The workers of pytest-xdist share out the cores, before any of them imports torch.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
 from tests.helpers import child, tiny
 
 ROOT = Path(__file__).parents[1]

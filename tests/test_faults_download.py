@@ -220,17 +220,15 @@ def test_two_runs_on_an_empty_data_folder_both_succeed(folders, offline, tmp_pat
     names = f"GO, SYSTEM = {str(tmp_path / 'go')!r}, {str(elsewhere)!r}"
     files, patches = tiny.files_table(offline), [ONLY_LOADS, OFFLINE, names + FETCHES_SLOWLY]
     other = [*command(folders)[:-1], tmp_path / "other"]
-    with (
-        child.started(command(folders), files=files, patches=patches) as first,
-        child.started(other, files=files, patches=patches) as second,
-    ):
+    with child.started(command(folders), files=files, patches=patches) as first:
         child.wait_for(first, "fetching")
-        waiting = child.wait_for(second, "waiting")[-1]
-        lock = f"its lock is {folders[0] / '.lock'}"
-        assert waiting == f"data: another run is fetching into {folders[0]} ({lock}); waiting"
-        assert not list(tiny.raw_folder(folders[0]).iterdir()), "both began before there were any data"
-        (tmp_path / "go").touch()
-        both = [child.finish(process) for process in (first, second)]
+        with child.started(other, files=files, patches=patches) as second:
+            waiting = child.wait_for(second, "waiting")[-1]
+            lock = f"its lock is {folders[0] / '.lock'}"
+            assert waiting == f"data: another run is fetching into {folders[0]} ({lock}); waiting"
+            assert not list(tiny.raw_folder(folders[0]).iterdir()), "both began before there were any data"
+            (tmp_path / "go").touch()
+            both = [child.finish(process) for process in (first, second)]
     assert [(done.returncode, done.stderr) for done in both] == [(0, ""), (0, "")]
     assert "fetching" not in both[1].stdout, "the second run found what the first one fetched"
     assert child.snapshot(tiny.raw_folder(folders[0])) == tiny.contents(offline)
