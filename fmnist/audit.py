@@ -18,7 +18,9 @@ from fmnist.data import CLASSES, FashionMNIST, part_indices
 
 if TYPE_CHECKING:
     from fmnist import metrics
+    from fmnist.evaluation import Predictions
 
+SUREST = 40  # mistakes that are shown
 PAIRS = 200  # the nearest ones, which are looked for
 NEAR = 5.0  # grey levels, root mean square: pairs that differ by less look the same
 BLOCK = 2000  # images at once: 4,000,000 distances, in 16 MB
@@ -149,6 +151,25 @@ def find_suspects(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     chosen = [order[labels[order] == label][:count] for label, count in enumerate(wrong)]
     suspects = np.concatenate(chosen)
     return suspects[np.argsort(believed[suspects], kind="stable")]
+
+
+def suspected_tests(dataset: FashionMNIST, probabilities: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the indices of the test images whose labels look wrong; `probabilities` are those that `audit` takes."""
+    labels = dataset.test_labels.cpu().numpy()
+    return find_suspects(np.mean([own[-len(labels) :] for own in probabilities], axis=0), labels)
+
+
+def surest_mistakes(predictions: "Predictions", suspected: np.ndarray) -> "metrics.Mistakes":
+    """Return which mistakes a network is surest of, and which of them are images whose label is `suspected`."""
+    mistakes = np.flatnonzero(~predictions.correct)
+    believed = predictions.probabilities[mistakes].max(axis=1, initial=0)
+    surest = mistakes[np.argsort(-believed, kind="stable")][:SUREST]
+    return {
+        "count": len(mistakes),
+        "suspected": int(np.isin(mistakes, suspected).sum()),
+        "surest": surest.tolist(),
+        "surest_suspected": np.isin(surest, suspected).tolist(),
+    }
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray, suspects: np.ndarray) -> "metrics.AuditedScore":

@@ -233,7 +233,8 @@ class Recipe:
     source: str = ""  # author and repository of what is published
     networks: tuple[Network, ...] = ()
     explores: bool = False  # whether the data set itself is examined
-    auditor: Network | None = None  # whose like, trained on parts of the data set, tell which labels look wrong
+    auditor: Network | None = None  # whose like, trained on parts of the data set, tell which labels look wrong: of
+    # the data set, where there are no networks, else among the test images that these get wrong
     figures: tuple[str, ...] = ()  # besides those of every recipe: see fmnist.figures.album.EXTRA
     columns: tuple[str, ...] = ()  # of the results table, besides those of every recipe: keys of metrics.json
     baseline: str = ""  # the network that each other is compared with; without one it is the network before it

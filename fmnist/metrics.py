@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import NotRequired, TypedDict  # of typing from Python 3.11 on; comes with torch
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fmnist.config import Network, Recipe
     from fmnist.data import FashionMNIST
     from fmnist.device import Machine
@@ -138,6 +140,7 @@ class Model(Summary):
     varied: NotRequired[dict[str, Any]]  # of a study: the settings of this combination, and
     variant_of: NotRequired[str]  # the network of the recipe that has them
     calibration: NotRequired[Calibration]  # of the first seed, where validation images are held out
+    mistakes: NotRequired["Mistakes"]  # of the first seed, where networks have judged the labels
     seeds: NotRequired[list[Seed]]  # the three together, where there are several seeds
     mean: NotRequired[Summary]
     std: NotRequired[Summary]  # sample standard deviations
@@ -201,6 +204,15 @@ class AuditedPart(AuditedScore):
     labels: list[int]
     predicted: list[int]
     label_probabilities: list[float]
+
+
+class Mistakes(TypedDict):
+    """What a network gets wrong of the test images, and what networks of another kind think of those labels."""
+
+    count: int
+    suspected: int  # those of them whose labels look wrong; see `fmnist.audit`
+    surest: list[int]  # the test images that it is surest of, the surest first
+    surest_suspected: list[bool]
 
 
 class AuditedPair(TypedDict):
@@ -308,11 +320,12 @@ def collect(
     dataset: "FashionMNIST",
     machine: "Machine",
     exploration: "Exploration | None",
+    suspected: "np.ndarray | None" = None,
 ) -> Metrics:
     """Return the content of metrics.json for a run of `recipe`.
 
     `trained` holds each network's results, one per seed; `exploration` what is known of the data set, where the recipe
-    explores it.
+    explores it; `suspected` the indices of the test images whose labels look wrong, where networks have judged them.
     """
     from fmnist import audit, statistics, study_results  # with scipy.stats, a second: not before the first step
     from fmnist.exploration import figure_data
@@ -348,6 +361,9 @@ def collect(
         metrics["study"] = study_results.describe(recipe.study, best, metrics["comparisons"])
     if recipe.ends:
         (metrics["total_gain"],) = statistics.compare([recipe.ends], evaluations)
+    if suspected is not None:
+        for name, runs in trained.items():
+            models[name]["mistakes"] = audit.surest_mistakes(runs[0].evaluation.predictions, suspected)
     if exploration is not None:
         metrics["data"] |= figure_data(exploration)
         metrics["statistics"] = summary(exploration)

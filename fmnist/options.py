@@ -282,9 +282,10 @@ def read_again(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """Return `recipe` changed by the `options` that were given. Raises Refused for one that it cannot honour."""
-    if "audit" in options and recipe.auditor is None:
+    if "audit" in options and (recipe.networks or recipe.auditor is None):
         raise Refused(f"--audit: is no option of {recipe.name}; it examines the data set alone, as explore --audit")
-    recipe = recipe if "audit" in options else replace(recipe, auditor=None)
+    if not ("audit" in options or recipe.networks) or "vary" in options:  # of a study only the best is looked into
+        recipe = replace(recipe, auditor=None)
     of_all = ("device", "audit", *(SPREAD if recipe.auditor else ()))
     for name in options:
         if not recipe.networks and name not in of_all:

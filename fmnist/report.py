@@ -247,6 +247,7 @@ def remarks(metrics: "Metrics") -> list[str]:
         *_changes(metrics),
         *comparisons,
         *_calibrations(metrics),
+        *_mistakes(metrics),
         *_audit(metrics),
         *source,
         *map(str, metrics["notes"]),
@@ -343,6 +344,21 @@ def _calibrations(metrics: "Metrics") -> list[str]:
                 f"at temperature {temperature}, {fitted}, {after} %"
             )
     return lines
+
+
+def _mistakes(metrics: "Metrics") -> list[str]:
+    """How many mistakes of each network are images whose labels look wrong to others."""
+    made = {
+        f"{model['title']} {first_seed(model)}" if "seeds" in model else model["title"]: model["mistakes"]
+        for model in metrics["models"].values()
+        if "mistakes" in model
+    }
+    return [
+        f"{title}: {one['count']:,} mistakes on test images; the labels of {one['suspected']:,} of them look wrong to "
+        f"networks that judge them by confident learning, and of {sum(one['surest_suspected'])} of the "
+        f"{len(one['surest'])} surest"
+        for title, one in made.items()
+    ]
 
 
 def _audit(metrics: "Metrics") -> list[str]:

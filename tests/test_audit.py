@@ -13,6 +13,7 @@ from fmnist import audit, metrics
 from fmnist.audit import Pairs, Suspects, confident_joint, find_suspects, nearest_pairs, score, wrong_labels
 from fmnist.config import Network, TrainConfig
 from fmnist.data import PARTS, FashionMNIST, part_indices
+from fmnist.evaluation import Predictions
 from tests.helpers import tiny
 from tests.test_metrics import misfits
 
@@ -139,6 +140,31 @@ def test_of_the_test_images_each_network_is_held_against_what_the_others_suspect
         rows.append((1 - len(wrong) / 80, len(wrong), len(set(wrong) & set(suspected)), without))
     keys = ("accuracy", "mistakes", "mistakes_suspected", "accuracy_without")
     assert audit.audit(dataset, own).test_score == pytest.approx(dict(zip(keys, np.mean(rows, axis=0), strict=True)))
+
+
+def test_the_surest_mistakes_and_which_of_them_have_suspect_labels(judgements, monkeypatch):
+    dataset, own, _, test = judgements
+    suspected = audit.suspected_tests(dataset, own)
+    labels, probabilities = dataset.test_labels.numpy(), test[3]
+    assert suspected.tolist() == suspects_by_loops(np.mean(test, axis=0), labels)
+    monkeypatch.setattr(audit, "SUREST", 5)
+    mistakes = [(probabilities[n].max(), n) for n in range(80) if probabilities[n].argmax() != labels[n]]
+    surest = [n for _, n in sorted(mistakes, reverse=True)][:5]
+    assert len(surest) == 5
+    assert audit.surest_mistakes(Predictions(dataset.test_images.numpy(), labels, probabilities), suspected) == {
+        "count": len(mistakes),
+        "suspected": sum(n in suspected for _, n in mistakes),
+        "surest": surest,
+        "surest_suspected": [n in suspected for n in surest],
+    }
+
+
+def test_a_network_without_mistakes_has_no_surest_ones(judgements):
+    dataset, own, _, _ = judgements
+    labels = dataset.test_labels.numpy()
+    right = Predictions(dataset.test_images.numpy(), labels, np.eye(10)[labels])
+    made = audit.surest_mistakes(right, audit.suspected_tests(dataset, own))
+    assert made == {"count": 0, "suspected": 0, "surest": [], "surest_suspected": []}
 
 
 # Images that come twice

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from fmnist.audit import Pairs, Suspects
 from fmnist.data import CLASSES
@@ -20,6 +21,7 @@ from tests.helpers.figure_checks import (
     CONFUSION,
     IMAGES,
     LABELS,
+    MISTAKES,
     PER_CLASS,
     PREDICTIONS,
     WRONG,
@@ -112,6 +114,7 @@ CASES = {
     "means": lambda p: dataset.class_means(p, EXPLORATION, "Means"),
     "statistics": lambda p: dataset.class_statistics(p, EXPLORATION, "Statistics"),
     "sample grid": lambda p: dataset.sample_grid(p, IMAGES, LABELS, "Samples"),
+    "mistakes": lambda p: predictions.mistakes(p, PREDICTIONS, MISTAKES, "CNN, 0.9 M: its surest mistakes"),
     "suspects": lambda p: dataset.suspects(p, suspects(60), "Labels of training images that look wrong"),
     "three suspects": lambda p: dataset.suspects(p, suspects(3), "Labels of test images that look wrong"),
     "no suspects": lambda p: dataset.suspects(p, suspects(0), "Labels of test images that look wrong"),
@@ -335,6 +338,17 @@ def test_a_gallery_without_images_says_so(tmp_path, kept, word):
     shown = Predictions(*(values[kept] for values in PREDICTIONS))
     figure = predictions.gallery(tmp_path / "g.png", shown, "t", correct=word == "correct")
     assert f"no prediction is {word}" in texts(figure)
+
+
+def test_mistakes_are_shown_with_what_others_think_of_their_labels(tmp_path):
+    with tiles_laid() as tiles:
+        figure = predictions.mistakes(tmp_path / "m.png", PREDICTIONS, MISTAKES, "t")
+    assert [image[0, 0] for image, _ in tiles] == MISTAKES["surest"]
+    written = [text.get_text() for text in figure.findobj(Text)]
+    verdicts = [text == "label looks wrong" for text in written if text.startswith("label looks")]
+    assert verdicts == MISTAKES["surest_suspected"]
+    none = {"count": 0, "suspected": 0, "surest": [], "surest_suspected": []}
+    assert "no mistake" in texts(predictions.mistakes(tmp_path / "m.png", PREDICTIONS, none, "t"))
 
 
 def test_choice_is_spread_over_classes():

@@ -15,7 +15,7 @@ from fmnist.figures import album
 from fmnist.photograph import Step
 from fmnist.report import REFERENCE
 from recipes import RECIPES
-from tests.helpers.figure_checks import CALIBRATION, IMAGES, PREDICTIONS
+from tests.helpers.figure_checks import CALIBRATION, IMAGES, MISTAKES, PREDICTIONS
 
 OF_EACH = {"loss", "confusion", "examples", "correct", "incorrect"}
 LAYERS = {"kernels_grid.png", "features_grid.png", "progression.png"}
@@ -68,6 +68,14 @@ def test_reliability_is_drawn_where_it_was_measured(asked):
     album.draw_models(asked, (), content, dict.fromkeys(content["models"], PREDICTIONS))
     assert {file for file in asked.asked if "reliability" in file} == {"cnn_reliability.png"}
     assert asked.asked["cnn_reliability.png"][1] == (CALIBRATION,)
+
+
+def test_mistakes_are_drawn_where_labels_were_judged(asked):
+    content = metrics("classic")
+    content["models"]["cnn"]["mistakes"] = MISTAKES
+    album.draw_models(asked, (), content, dict.fromkeys(content["models"], PREDICTIONS))
+    assert {file for file in asked.asked if "mistakes" in file} == {"cnn_mistakes.png"}
+    assert asked.asked["cnn_mistakes.png"][1] == (PREDICTIONS, MISTAKES)
 
 
 def test_a_figure_that_is_not_there_is_an_error(asked):

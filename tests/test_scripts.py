@@ -187,6 +187,10 @@ def test_every_other_recipe_runs_and_its_layers_are_drawn(name, run_here, look, 
     assert done.returncode == 0, done.stderr
     assert {f"{network.name}_loss.png" for network in recipe.networks} < {path.name for path in folder.glob("*.png")}
     assert all(map(is_picture, folder.glob("*.png")))
+    if recipe.auditor:
+        made, confusion = (metrics_of(folder)["models"]["cnn"][key] for key in ("mistakes", "confusion"))
+        assert made["count"] == np.sum(confusion) - np.trace(confusion) > 0
+        assert f"{made['count']} mistakes on test images; the labels of {made['suspected']} of them" in done.stdout
     if "layers" in recipe.figures:
         drawn = [network.name for network in recipe.networks if network.is_convolutional]
         assert all(is_picture(folder / f"{network}_{file}") for network in drawn for file in LAYERS)

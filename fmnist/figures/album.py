@@ -160,6 +160,8 @@ def _draw_predictions(album: Album, name: str, model: Model, shown: Predictions)
         album.add(
             f"{name}_reliability.png", f"{title}: reliability of its probabilities{seed}", reliability, calibration
         )
+    if made := model.get("mistakes"):
+        album.add(f"{name}_mistakes.png", f"{title}: its surest mistakes{seed}", predictions.mistakes, shown, made)
     about = f"{title}: correct and incorrect predictions{seed}"
     album.add(f"{name}_examples.png", about, predictions.examples, shown)
     for word in ("correct", "incorrect"):

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from fmnist.data import CLASSES
 from fmnist.evaluation import Predictions
 from fmnist.figures.style import BLUE, GREY, VERMILION, Board, Box, board, cells, heatmap, name_classes, sheet
-from fmnist.metrics import PerClass
+from fmnist.metrics import Mistakes, PerClass
 
 CELL = Box(0.15, 1.0, 1.62, 1.58)  # the first of a gallery: an image and the words below it
 IMAGE = 1.1  # inches
-GALLERY, EXAMPLES = (5, 6), (4, 4)  # rows and columns
+GALLERY, EXAMPLES, MISTAKES = (5, 6), (4, 4), (5, 8)  # rows and columns
 
 
 def confusion_matrix(path: Path | str, confusion: np.ndarray, per_class: PerClass, title: str) -> Figure:
@@ -95,6 +95,31 @@ def _gallery(page: Board, left: float, shape: tuple[int, int], predictions: Pred
         page.words(middle, cell.top + IMAGE + 0.04, f"true {CLASSES[predictions.labels[index]]}")
         text = f"→ {CLASSES[guess]} {predictions.probabilities[index, guess]:.0%}"
         page.words(middle, cell.top + IMAGE + 0.21, text, color=colour)
+
+
+def mistakes(path: Path | str, predictions: Predictions, made: Mistakes, title: str) -> Figure:
+    """Draw the mistakes that a network is surest of, and say which have labels that look wrong to other networks."""
+    rows, columns = MISTAKES
+    place = CELL._replace(height=CELL.height + 0.2)
+    with board(path, columns * place.width + 0.3, rows * place.height + 1.2, title) as page:
+        said = (
+            f"{made['count']:,} mistakes on {len(predictions.labels):,} test images; to networks that judge the labels "
+        )
+        page.words(page.width / 2, 0.5, f"{said}those of {made['suspected']:,} of them look wrong")
+        shown = min(len(made["surest"]), rows * columns)
+        words = f"the {shown} surest: number, label, → prediction and its probability" if shown else "no mistake"
+        page.words(page.width / 2, 0.71, words, color=GREY)
+        places = cells(shown, columns, place)
+        for index, is_suspect, cell in zip(made["surest"], made["surest_suspected"], places, strict=False):
+            middle, guess = cell.left + cell.width / 2, predictions.classes[index]
+            colour = VERMILION if is_suspect else BLUE
+            page.tile(predictions.images[index], Box(middle - IMAGE / 2, cell.top, IMAGE, IMAGE), frame=colour)
+            page.words(middle, cell.top + IMAGE + 0.04, f"{index}: {CLASSES[predictions.labels[index]]}")
+            text = f"→ {CLASSES[guess]} {predictions.probabilities[index, guess]:.0%}"
+            page.words(middle, cell.top + IMAGE + 0.21, text)
+            verdict = "label looks wrong" if is_suspect else "label looks right"
+            page.words(middle, cell.top + IMAGE + 0.38, verdict, color=colour)
+    return page.figure
 
 
 def spread_over_classes(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

@@ -26,6 +26,12 @@ PER_CLASS = {
 }
 
 
+MISTAKES = {
+    "count": int(WRONG.sum()),
+    "suspected": 9,
+    "surest": np.flatnonzero(WRONG).tolist(),
+    "surest_suspected": [n % 3 == 0 for n in range(WRONG.sum())],
+}
 CALIBRATION = {
     **{
         "temperature": 1.62,
