@@ -273,6 +273,7 @@ SPEEDRUN = Recipe(
             published={"parameters": 421_642, "test_accuracy": 0.9147},
         ),
     ),
+    figures=("steps",),
     notes=(
         "The published figures are of the same networks with dropout and more epochs. Batch norm without a scale folds "
         "into the layer before it: a trained network is one of classic's, with as many parameters.",
