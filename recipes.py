@@ -217,7 +217,7 @@ OPTIMIZERS = {
 CHOICES = Recipe(
     name="choices",
     title="one network, its design choices compared",
-    summary="ReLU or LeakyReLU, max-pooling or strided convolution, Adam or SGD with momentum: all eight combinations",
+    summary="activation, downsampling and optimizer: all eight combinations of two each",
     source="a README whose repository is not named",
     networks=tuple(
         Network(
