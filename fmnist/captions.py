@@ -47,6 +47,11 @@ CAPTIONS = {
     ),
     "correct": "Test images predicted correctly, and the probability of each prediction.",
     "incorrect": "Test images predicted incorrectly: the true class, the prediction and its probability.",
+    "mistakes": (
+        "The mistakes that the network is surest of. A label looks wrong where five small networks, none of which had "
+        "seen a test image, believe it least, by confident learning: not every such label is wrong, nor every other "
+        "one right."
+    ),
     "reliability": (
         "On the dashed line a network is correct as often as its probabilities say; below it, it is overconfident. The "
         "temperature that the logits are divided by changes no prediction, and is fitted on held-out training images."
@@ -183,6 +188,14 @@ def _incorrect_examples(models: "list[Model]") -> str:
     return f"Some of the {_incorrect(models[0])} test images that {models[0]['title']} predicts incorrectly."
 
 
+def _mistakes(models: "list[Model]") -> str:
+    made = models[0]["mistakes"]
+    surest = f"the {len(made['surest'])} of which {models[0]['title']} is surest"
+    return (
+        f"Of {made['count']:,} mistakes {surest}; {sum(made['surest_suspected'])} of them have labels that look wrong."
+    )
+
+
 def _class_counts(statistics: Mapping[str, Any]) -> str:
     train, test = (
         _range([row[f"{part} images"] for row in statistics["classes"]], "{:,}".format) for part in ("training", "test")
@@ -223,6 +236,7 @@ OF_MODELS: "dict[str, Callable[[list[Model]], str]]" = {
     "examples": _examples,
     "correct": _correct_examples,
     "incorrect": _incorrect_examples,
+    "mistakes": _mistakes,
 }
 OF_DATA: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "class_counts": _class_counts,

@@ -284,7 +284,7 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """Return `recipe` changed by the `options` that were given. Raises Refused for one that it cannot honour."""
     if "audit" in options and (recipe.networks or recipe.auditor is None):
         raise Refused(f"--audit: is no option of {recipe.name}; it examines the data set alone, as explore --audit")
-    if not ("audit" in options or recipe.networks) or "vary" in options:  # of a study only the best is looked into
+    if not ("audit" in options or recipe.networks) or "vary" in options:  # a study compares, and judges no labels
         recipe = replace(recipe, auditor=None)
     of_all = ("device", "audit", *(SPREAD if recipe.auditor else ()))
     for name in options:

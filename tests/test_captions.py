@@ -3,7 +3,7 @@
 import pytest
 
 from fmnist import captions
-from tests.helpers.figure_checks import CALIBRATION
+from tests.helpers.figure_checks import CALIBRATION, MISTAKES
 from tests.test_report import metrics, network, with_seeds
 
 ROW = {"training images": 6000, "test images": 1000, "nearest look-alike": "Shirt"}
@@ -46,6 +46,11 @@ CNN["epochs"] = [CNN["epochs"][0], {**CNN["epochs"][1], "train_loss": 0.04}]
             [{**CNN, "calibration": CALIBRATION}],
             "Accuracy of CNN by confidence: expected calibration error 4.31 %; at temperature 1.62, 0.87 %.",
         ),
+        (
+            "mistakes",
+            [{**CNN, "mistakes": MISTAKES}],
+            "Of 29 mistakes the 29 of which CNN is surest; 10 of them have labels that look wrong.",
+        ),
         ("examples", [CNN], "Test images that CNN predicts: 11 of 12 are correct."),
         ("incorrect", [FFN], "Some of the 4 test images that FFN predicts incorrectly."),
         ("class_counts", [], "Bars for the 2 classes: 5,000 to 6,000 training and 1,000 test images in each."),
@@ -66,7 +71,7 @@ def test_alternative_texts_say_what_is_to_be_seen(kind, models, expected):
 @pytest.mark.parametrize("held_out", [{}, HELD_OUT])
 def test_no_kind_is_without_an_alternative_text(held_out):
     epochs = [{"train_loss": 0.2, "train_accuracy": 0.9, **held_out}]
-    model = network("V", 0.9, epochs=epochs, calibration=CALIBRATION)
+    model = network("V", 0.9, epochs=epochs, calibration=CALIBRATION, mistakes=MISTAKES)
     kinds = {*captions.CAPTIONS, *captions.OF_MODELS, *captions.OF_DATA, *captions.WITHOUT_NUMBERS}
     kinds -= set() if held_out else {"study"}  # a study always holds images out
     assert all(captions.alternative(kind, {"ffn": model}, STATISTICS) for kind in kinds)
