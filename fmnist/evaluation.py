@@ -42,6 +42,7 @@ class Evaluation:
     train_subset_accuracy: float
     mean_accuracy: float  # over the pooled test and subset images
     calibration: Calibration | None = None  # where validation images are held out
+    mirrored_accuracy: float | None = None  # on test images scored together with their mirror images, if asked for
 
     @property
     def confusion(self) -> np.ndarray:
@@ -70,12 +71,17 @@ class Evaluation:
 
 
 def evaluate(
-    learner: Learner, dataset: FashionMNIST, train_indices: Tensor, validation_indices: Tensor | None = None
+    learner: Learner,
+    dataset: FashionMNIST,
+    train_indices: Tensor,
+    validation_indices: Tensor | None = None,
+    mirrored: bool = False,
 ) -> Evaluation:
     """Score `learner` once on the test images, and on the first 2,000 of the training images it has learnt from.
 
     `train_indices`, int64, are in the random order that `fmnist.data.training_data` has put them in by the seed; the
-    images of `validation_indices`, where there are some, calibrate the probabilities.
+    images of `validation_indices`, where there are some, calibrate the probabilities. With `mirrored`, the accuracy of
+    the mean of the probabilities of each test image and its mirror image is measured besides.
     """
     scores, labels = log_probabilities(learner, dataset.test_images).double(), dataset.test_labels.cpu()
     subset = train_indices[:SUBSET]
@@ -91,7 +97,14 @@ def evaluate(
         train_subset_accuracy=subset_correct / len(subset),
         mean_accuracy=(correct + subset_correct) / (len(labels) + len(subset)),
         calibration=_calibration(learner, dataset, validation_indices, scores) if is_held_out else None,
+        mirrored_accuracy=_mirrored_accuracy(learner, dataset, scores) if mirrored else None,
     )
+
+
+def _mirrored_accuracy(learner: Learner, dataset: FashionMNIST, scores: Tensor) -> float:
+    """The accuracy on test images together with their mirror images; `scores`, [T, 10], are those of the former."""
+    together = scores.exp() + log_probabilities(learner, dataset.test_images.flip(-1)).double().exp()
+    return float((together.argmax(dim=1) == dataset.test_labels.cpu()).double().mean())
 
 
 def _calibration(learner: Learner, dataset: FashionMNIST, indices: Tensor, scores: Tensor) -> Calibration:

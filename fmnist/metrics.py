@@ -56,6 +56,7 @@ class Summary(TypedDict):
     temperature: NotRequired[float]  # where validation images are held out: these three are those of Calibration
     ece: NotRequired[float]
     ece_after: NotRequired[float]
+    mirrored_accuracy: NotRequired[float]  # on test images and their mirror images together, if it learnt from such
 
 
 class Seed(Summary):
@@ -306,6 +307,8 @@ class Trained:
             summary["best_epoch"] = self.best_epoch
         if calibration := self.evaluation.calibration:
             summary |= {key: calibration[key] for key in ("temperature", "ece", "ece_after")}
+        if self.evaluation.mirrored_accuracy is not None:
+            summary["mirrored_accuracy"] = self.evaluation.mirrored_accuracy
         return summary
 
     @property

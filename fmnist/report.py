@@ -247,6 +247,7 @@ def remarks(metrics: "Metrics") -> list[str]:
         *_changes(metrics),
         *comparisons,
         *_calibrations(metrics),
+        *_mirrored(metrics),
         *_mistakes(metrics),
         *_audit(metrics),
         *source,
@@ -344,6 +345,17 @@ def _calibrations(metrics: "Metrics") -> list[str]:
                 f"at temperature {temperature}, {fitted}, {after} %"
             )
     return lines
+
+
+def _mirrored(metrics: "Metrics") -> list[str]:
+    """Test accuracies by two looks at each image, which are not to be compared with those by one."""
+    accuracy = Measure("mirrored_accuracy", "", "", _percent)
+    return [
+        f"{model['title']}: by each test image and its mirror image together {_with_std(model, accuracy)} %; the table "
+        "has what one look gives"
+        for model in metrics["models"].values()
+        if "mirrored_accuracy" in model
+    ]
 
 
 def _mistakes(metrics: "Metrics") -> list[str]:

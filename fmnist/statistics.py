@@ -126,8 +126,9 @@ def image_interval(only_a: np.ndarray, only_b: np.ndarray, images: int, confiden
 
 
 def mean_and_std(summaries: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return "mean" and "std", the sample standard deviation, of each figure of at least two summaries."""
-    values = {key: [summary[key] for summary in summaries] for key in summaries[0] if key not in ("seed", "epochs")}
+    """Return "mean" and "std", the sample standard deviation, of each figure that at least two summaries share."""
+    common = set.intersection(*map(set, summaries)) - {"seed", "epochs"}
+    values = {key: [summary[key] for summary in summaries] for key in summaries[0] if key in common}
     return {
         "mean": {key: float(np.mean(value)) for key, value in values.items()},
         "std": {key: float(np.std(value, ddof=1)) for key, value in values.items()},

@@ -143,7 +143,8 @@ def _train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool]) -
     if best:
         print(f"  epoch {best} is the best on validation: its weights are scored")
     device.give_back_memory()
-    scored = evaluation.evaluate(learner, dataset, training_data.train_indices, training_data.validation_indices)
+    indices = training_data.train_indices, training_data.validation_indices
+    scored = evaluation.evaluate(learner, dataset, *indices, mirrored=config.augment)
     store(trial, metrics.Trained(network, progress.history, best, scored, learner.cost()))
 
 
@@ -228,7 +229,8 @@ def read(trial: Trial, images: np.ndarray) -> metrics.Trained:
         raise Refused(f"{trial.folder / RECORD} is missing or damaged; --resume to make it again")
     summary = record["summary"]
     scores = {name: summary[name] for name in SCORES}
-    scored = Evaluation(StoredPredictions(trial.folder, images), **scores, calibration=record.get("calibration"))
+    extras = {"calibration": record.get("calibration"), "mirrored_accuracy": summary.get("mirrored_accuracy")}
+    scored = Evaluation(StoredPredictions(trial.folder, images), **scores, **extras)
     return metrics.Trained(trial.network, record["epochs"], summary.get("best_epoch"), scored, record["cost"])
 
 

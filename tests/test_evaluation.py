@@ -68,6 +68,19 @@ def test_accuracies_loss_and_confusion_are_as_counted_by_hand():
     assert (scored.predictions.images == dataset.test_images.numpy()).all()
 
 
+def test_of_an_image_and_its_mirror_image_the_surer_prediction_counts():
+    dataset, _, predicted = made_up(50, 310)
+    random = np.random.default_rng(5)
+    other, sure = random.integers(0, 10, 310), random.integers(100, 256, 310)  # of the mirror images; 200 of the others
+    dataset.test_images[:, 0, 27], dataset.test_images[:, 0, 26] = torch.from_numpy(other), torch.from_numpy(sure)
+    wanted = np.where(sure > 200, other, predicted) == dataset.test_labels.numpy()
+    assert not (sure == 200).any(), "no prediction would be the surer"
+    scored = evaluate(Oracle(), dataset, torch.arange(50), mirrored=True)
+    assert scored.mirrored_accuracy == pytest.approx(wanted.mean())
+    assert scored.test_accuracy == (predicted == dataset.test_labels.numpy()).mean()
+    assert evaluate(Oracle(), dataset, torch.arange(50)).mirrored_accuracy is None
+
+
 def test_mean_accuracy_pools_the_images_and_is_no_mean_of_the_two_accuracies():
     dataset, train_predicted, predicted = made_up(50, 10)
     dataset = dataset._replace(train_labels=torch.from_numpy(train_predicted))  # all 50 correct

@@ -187,6 +187,9 @@ def test_every_other_recipe_runs_and_its_layers_are_drawn(name, run_here, look, 
     assert done.returncode == 0, done.stderr
     assert {f"{network.name}_loss.png" for network in recipe.networks} < {path.name for path in folder.glob("*.png")}
     assert all(map(is_picture, folder.glob("*.png")))
+    flipped = [net.name for net in recipe.networks if net.training.augment]
+    assert [net for net, model in metrics_of(folder)["models"].items() if "mirrored_accuracy" in model] == flipped
+    assert ("its mirror image together" in done.stdout) == bool(flipped)
     if recipe.auditor:
         made, confusion = (metrics_of(folder)["models"]["cnn"][key] for key in ("mistakes", "confusion"))
         assert made["count"] == np.sum(confusion) - np.trace(confusion) > 0
