@@ -102,10 +102,10 @@ def mistakes(path: Path | str, predictions: Predictions, made: Mistakes, title: 
     rows, columns = MISTAKES
     place = CELL._replace(height=CELL.height + 0.2)
     with board(path, columns * place.width + 0.3, rows * place.height + 1.2, title) as page:
-        said = (
-            f"{made['count']:,} mistakes on {len(predictions.labels):,} test images; to networks that judge the labels "
+        said = f"{made['count']:,} mistakes on {len(predictions.labels):,} test images"
+        page.words(
+            page.width / 2, 0.5, f"{said}; the labels of {made['suspected']:,} of them look wrong to other networks"
         )
-        page.words(page.width / 2, 0.5, f"{said}those of {made['suspected']:,} of them look wrong")
         shown = min(len(made["surest"]), rows * columns)
         words = f"the {shown} surest: number, label, → prediction and its probability" if shown else "no mistake"
         page.words(page.width / 2, 0.71, words, color=GREY)
