@@ -48,6 +48,7 @@ def test_each_recipe_has_its_pictures(asked, name, files):
     content = metrics(name)
     album.draw_models(asked, RECIPES[name].figures, content, dict.fromkeys(content["models"], PREDICTIONS))
     own = {f"{model}_{kind}.png" for model in content["models"] for kind in OF_EACH}
+    own |= {f"{name}_reliability.png" for name, model in content["models"].items() if "calibration" in model}
     assert asked.asked.keys() == {"loss_curves.png", "accuracy_curves.png"} | files | own
     assert asked.asked["loss_curves.png"][2] == {"by_step": name == "evolution"}
 
