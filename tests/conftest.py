@@ -194,14 +194,14 @@ def pytest_terminal_summary(terminalreporter):
             properties = getattr(report, "user_properties", [])  # a file that cannot be imported has none
             times = dict(properties).get("injections", 1)
             for number, words in (value for name, value in properties if name == "fault"):
-                row = rows.setdefault(number, {"words": words, "injected": 0, "survived": 0, "files": {}})
+                row = rows.setdefault(number, {"words": words, "injected": 0, "survived": 0, "files": set()})
                 row["injected"] += times
                 row["survived"] += times * (outcome == "passed")
-                row["files"][f"`{Path(report.location[0]).name}`"] = None
+                row["files"].add(f"`{Path(report.location[0]).name}`")
     if rows:
         terminalreporter.section("faults injected")
         terminalreporter.write_line("| # | fault | injected | survived | test file |")
         terminalreporter.write_line("| -: | ----- | -------: | -------: | --------- |")
     for number, row in sorted(rows.items()):
-        files = ", ".join(row["files"])
+        files = ", ".join(sorted(row["files"]))
         terminalreporter.write_line(f"| {number} | {row['words']} | {row['injected']} | {row['survived']} | {files} |")
