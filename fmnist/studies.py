@@ -29,6 +29,7 @@ MOST_FACTORS = 3  # settings whose interactions are told, where each has two val
 LONGEST_NAME = 120  # characters; a file system takes 255 for a file, and more is put behind the name
 MEASURED_SECONDS = 10.0  # of training steps, for all networks together, to estimate the time of a study
 LONGEST_MEASUREMENT = 0.5  # seconds of steps of one network
+CHOOSE = "choose from "  # begins the reason why a word is no value
 NEVER_VARIED = {
     "seed": "seeds are not compared, but averaged over: --seeds N",
     "validation": "it selects, on the same images for every combination: --validation FRACTION",
@@ -89,17 +90,19 @@ def read(kind: Any, text: str) -> Any:
 
 
 def _read_one_of(kinds: Iterable[Any], text: str) -> Any:
+    reasons = []
     for kind in kinds:
         try:
             return read(kind, text)
-        except ValueError:
-            continue
-    raise ValueError("none of these")
+        except ValueError as error:
+            reasons.append(str(error))
+    choices = [reason.removeprefix(CHOOSE) for reason in reasons if reason.startswith(CHOOSE)]
+    raise ValueError(f"{CHOOSE}{', '.join(choices)}" if len(choices) == len(reasons) else "none of these")
 
 
 def _chosen(text: str, choices: Mapping[str, Any]) -> Any:
     if text not in choices:
-        raise ValueError(f"choose from {', '.join(choices)}")
+        raise ValueError(f"{CHOOSE}{', '.join(choices)}")
     return choices[text]
 
 
@@ -198,7 +201,7 @@ def _value(network: Network, name: str, text: str, read_option: Callable[[str, s
         return read(kind, text)
     except ValueError as error:
         described = getattr(kind, "__name__", str(kind)).replace("collections.abc.", "").replace("typing.", "")
-        reason = f"it takes {described}" if "choose" not in str(error) else str(error)
+        reason = f"it takes {described}" if not str(error).startswith(CHOOSE) else str(error)
         raise Refused(f"--vary {spoken(name)}={text[:40]}: not a value of it; {reason}") from None
     except TypeError:
         raise Refused(f"--vary {spoken(name)}: its values cannot be written on the command line") from None

@@ -441,3 +441,8 @@ def test_a_run_has_the_folder_that_name_says(run_here, folders, data_is_there, n
     assert "the folder of the recipe resnet" in run_here(["--name", "resnet", *where]).stderr
     assert run_here(["--name", "my run-2", "--models", "ffn", "--epochs", "1", *where]).returncode == 0
     assert {path.name for path in folders[1].iterdir()} == {"my run-2"}
+
+
+def test_a_word_that_is_none_of_the_choices_is_answered_with_all_of_them():
+    with pytest.raises(ValueError, match="^choose from before, after, none$"):
+        studies.read(Literal["before", "after"] | None, "pooled")
