@@ -444,5 +444,5 @@ def test_a_run_has_the_folder_that_name_says(run_here, folders, data_is_there, n
 
 
 def test_a_word_that_is_none_of_the_choices_is_answered_with_all_of_them():
-    with pytest.raises(ValueError, match="^choose from before, after, none$"):
+    with pytest.raises(ValueError, match=r"^choose from before, after, none$"):
         studies.read(Literal["before", "after"] | None, "pooled")
