@@ -168,7 +168,8 @@ class Study(TypedDict):
 
     settings: dict[str, list[Any]]  # all values of each setting
     best: str  # the combination that is best on validation images, the mean over its seeds
-    alike: list[str]  # those that no test tells from it
+    alike: list[str]  # those that no test tells from it or, where there is one, from the baseline
+    baseline: NotRequired[str]  # the network as it was, where one thing at a time was changed
 
 
 class Effect(TypedDict):
@@ -256,7 +257,7 @@ class Metrics(TypedDict):
     audit: NotRequired[Audit]  # of the data set, with --audit
     models: dict[str, Model]
     best: str | None  # the network that is best on validation images, where some are held out
-    study: NotRequired[Study]  # where settings were varied; the comparisons are then with its best
+    study: NotRequired[Study]  # where settings were varied; the comparisons are with its baseline, or else its best
     comparisons: list[Comparison]
     total_gain: NotRequired[Comparison]  # of the last network over the first, where each builds on the one before
     effects: list[Effect]  # of the factors of a full factorial; empty for other recipes
@@ -359,9 +360,10 @@ def collect(
     }
     if recipe.study:
         metrics["best"] = best = study_results.best_on_validation(models)
-        pairs = [(best, other) for other in models if other != best]
+        first = recipe.baseline or best
+        pairs = [(first, other) for other in models if other != first]
         metrics["comparisons"] = statistics.compare(pairs, evaluations)
-        metrics["study"] = study_results.describe(recipe.study, best, metrics["comparisons"])
+        metrics["study"] = study_results.describe(recipe.study, best, recipe.baseline, metrics["comparisons"])
     if recipe.ends:
         (metrics["total_gain"],) = statistics.compare([recipe.ends], evaluations)
     if suspected is not None:

@@ -110,6 +110,11 @@ RUN_OPTIONS = {
         "help": "train every combination of these values: training settings and arguments of the networks, "
         "e.g. lr=1e-3,3e-3 hidden=128,256+128",
     },
+    "one_at_a_time": {
+        "action": "store_true",
+        "default": None,
+        "help": "with --vary: in place of every combination, the network as the recipe has it beside each value alone",
+    },
     "jobs": {
         "type": jobs,
         "metavar": "N",
@@ -292,6 +297,8 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
             raise Refused(f"{option(name)}: {recipe.name} trains no network")
     if options.keys() >= SPREAD:
         raise Refused("--jobs, --cluster: one or the other; a cluster has as many jobs as workers")
+    if "one_at_a_time" in options and "vary" not in options:
+        raise Refused("--one-at-a-time: changes what --vary names; name it as well, as in --vary dropout=0")
     ours = ("models", "seeds", "seed", "device", "audit", *SPREAD)
     own = {name: value for name, value in options.items() if name not in ours}
     words = " ".join(as_words(own))
@@ -371,9 +378,12 @@ def _varied(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         raise Refused("--validation 0: a study selects on validation images; leave it out for a tenth")
     if "validation" not in options:
         recipe = _with_training(recipe, "validation", studies.HELD_OUT)
-    recipe = studies.expanded(recipe, options["vary"], read_setting)
+    expanded = studies.one_at_a_time if "one_at_a_time" in options else studies.expanded
+    recipe = expanded(recipe, options["vary"], read_setting)
+    own = recipe.networks[0].varied if recipe.baseline else {}  # what of it is not changed need not be of use
     for network in recipe.networks:
-        _check_honoured(replace(recipe, networks=(network,)), network.varied, _varying)
+        asked = {name: value for name, value in network.varied.items() if name not in own or value != own[name]}
+        _check_honoured(replace(recipe, networks=(network,)), asked, _varying)
     return recipe
 
 

@@ -15,7 +15,7 @@ from fmnist.study_results import combinations
 
 if TYPE_CHECKING:
     from fmnist.config import Network, Recipe
-    from fmnist.metrics import AuditedScore, Comparison, Effect, Metrics, Model
+    from fmnist.metrics import AuditedScore, Comparison, Effect, Metrics, Model, Study
     from fmnist.study_results import Combination, Spread
 
 REFERENCE = Path(__file__).resolve().parents[1] / "outputs" / "reference"  # whole runs that come with the program
@@ -115,9 +115,10 @@ LEGEND = {
     "Seconds": "Seconds: of training.",
     "Validation %": "Validation: accuracy on the images held out from the training, at the epoch whose weights were "
     "scored; it alone selects.",
-    "Points": "Points: test accuracy less that of the best on validation, with the interval of each row by itself.",
+    "Points": "Points: test accuracy less that of the best on validation, or of the baseline where there is one, with "
+    "the interval of each row by itself.",
     "p": "p: how often chance alone would make so large a difference, adjusted by Holm's method over all comparisons "
-    "of the table: so a row whose own interval leaves out 0 may still not be told from the best.",
+    "of the table: so a row whose own interval leaves out 0 may still not be told apart.",
     "To tell": "To tell: about so many seeds would show a difference of that size, in four studies of five.",
     "Effect": "Effect: of one value in place of the other, averaged over the other factors; of an interaction, half "
     "the difference between one factor's effects at the two values of the other. Intervals and tests rest on the "
@@ -409,7 +410,7 @@ def _gap(comparison: "Comparison") -> str:
 
 
 def study_columns(metrics: "Metrics") -> list[Column]:
-    """The columns of a study's table, a row per combination, the best on validation first."""
+    """The columns of a study's table, a row per combination, the one that each other is compared with first."""
     rows = combinations(metrics)
     networks = [row.network for row in rows]
     named = {"Network": networks} if len(set(networks)) > 1 else {}
@@ -425,12 +426,13 @@ def study_columns(metrics: "Metrics") -> list[Column]:
     }
     for header, cells in scores.items():
         columns.append(Column(header, "measured" if header.endswith(" %") else "number", cells))
-    verdicts = [_verdict(row, metrics["study"]["alike"]) for row in rows]
-    return [*columns, Column("Against the best", "setting", verdicts)]
+    verdicts = [_verdict(row, metrics["study"]) for row in rows]
+    against = "the baseline" if "baseline" in metrics["study"] else "the best"
+    return [*columns, Column(f"Against {against}", "setting", verdicts)]
 
 
 def _differences(comparisons: "Sequence[Comparison | None]") -> dict[str, list[str]]:
-    """Cells by header: how far each combination is from the best, which is None; no column without a value."""
+    """Cells by header: how far each is from what it is compared with, which is None; no column without a value."""
     columns: dict[str, Callable[[Comparison], str]] = {
         "Points": _gap,
         "95 % interval": lambda one: _interval(one["interval"]),
@@ -452,21 +454,22 @@ def _p(comparison: "Comparison") -> str:
     return p_text(comparison["p_holm"])
 
 
-def _verdict(row: "Combination", alike: Sequence[str]) -> str:
+def _verdict(row: "Combination", study: "Study") -> str:
     if row.comparison is None:
-        return "best on validation"
-    if row.name in alike:
+        return "the baseline" if "baseline" in study else "best on validation"
+    if row.name in study["alike"]:
         return "not told apart"
     return "better on test" if row.comparison["difference"] > 0 else "worse"
 
 
 def study_remarks(metrics: "Metrics") -> list[str]:
-    """What a study has found, in words: the best on validation, and how many no test tells from it."""
+    """What a study has found, in words: the best on validation, and how many no test tells from it or the baseline."""
     models, study, number = metrics["models"], metrics["study"], len(metrics["comparisons"])
     best, alike = models[study["best"]], [models[name]["title"] for name in study["alike"]]
     more = [f"{len(alike) - MOST_NAMED} more"] if len(alike) > MOST_NAMED else []
     named = f": {'; '.join([*alike[:MOST_NAMED], *more])}" if alike else ""
-    told = f"No test tells {len(alike)} of {number} others from it" if alike else "A test tells each other from it"
+    it = "the baseline" if "baseline" in study else "it"
+    told = f"No test tells {len(alike)} of {number} others from {it}" if alike else f"A test tells each other from {it}"
     told += f" ({_test(best, number)}){named}"
     lines = [f"Best on validation: {best['title']}", told]
     if "seeds" in best:
@@ -475,7 +478,7 @@ def study_remarks(metrics: "Metrics") -> list[str]:
 
 
 def _test(best: "Model", number: int) -> str:
-    """By which test a study compares its combinations with the best."""
+    """By which test a study compares its combinations."""
     test = f"paired t on test accuracies, {seed_count(best)} seeds" if "seeds" in best else "McNemar on the test images"
     return f"{test}, Holm over {number} comparisons" if number > 1 else test
 

@@ -1,6 +1,7 @@
 """Studies: `--vary SETTING=VALUE,VALUE` makes a network of every combination of the values, and plans their training.
 
-A combination is a `Network` like any other: resumed, scored and kept as those of a recipe. Imports nothing heavy until
+With `--one-at-a-time`, as in an ablation, it makes one of every value alone, beside the network as the recipe has it. A
+combination is a `Network` like any other: resumed, scored and kept as those of a recipe. Imports nothing heavy until
 networks are to be measured.
 """
 
@@ -44,14 +45,12 @@ DESIGN = ("epochs", "batch_size", "optimizer", "augment", "cutout")
 def assignment(word: str) -> tuple[str, list[str]]:
     """Split "kernel-size=3,5" into the setting, "kernel_size", and the texts of its values.
 
-    Raises ValueError, in words for the user, if it is not of this form, or has fewer than two values.
+    Raises ValueError, in words for the user, if it is not of this form.
     """
     name, equals, values = word.partition("=")
     texts = [text.strip() for text in values.split(",")]
     if not (equals and name.replace("-", "_").isidentifier() and all(texts)):
         raise ValueError(f"{word[:60]!r} is not of the form SETTING=VALUE,VALUE, as in lr=1e-3,3e-3")
-    if len(texts) < 2:
-        raise ValueError(f"{word[:60]!r} has one value, and nothing to compare it with; name two or more")
     return name.replace("-", "_"), texts
 
 
@@ -130,6 +129,12 @@ def expanded(recipe: Recipe, words: Sequence[str], read_option: Callable[[str, s
     Refused for a setting that no network has, a value that is none, and one that comes twice.
     """
     settings = assignments(words)
+    for name, texts in settings.items():
+        if len(texts) < 2:
+            raise Refused(
+                f"--vary {spoken(name)}={texts[0][:40]}: has one value, and nothing to compare it with; name two or "
+                "more, or compare it with the recipe's own: --one-at-a-time"
+            )
     chosen = _having(recipe, settings)
     networks, study = [], {}
     for network in chosen:
@@ -145,6 +150,30 @@ def expanded(recipe: Recipe, words: Sequence[str], read_option: Callable[[str, s
     factors = tuple(settings) if len(chosen) == 1 < len(settings) <= MOST_FACTORS else ()
     what = replace(recipe, title=title, networks=tuple(networks), study=study, factors=factors)
     return replace(what, source="", baseline="", notes=left_out, findings=())
+
+
+def one_at_a_time(recipe: Recipe, words: Sequence[str], read_option: Callable[[str, str], Any]) -> Recipe:
+    """Return `recipe` with its network as it is, the baseline, and one for every value in `words`, set alone.
+
+    Raises Refused as `expanded` does, for more networks than one, and for a value that the network has already.
+    """
+    settings = assignments(words)
+    chosen = _having(recipe, settings)
+    if len(chosen) > 1:
+        names = ", ".join(network.name for network in chosen)
+        raise Refused(f"--one-at-a-time: changes one network; choose it by --models among {names}")
+    (network,) = chosen
+    own, values = {name: network.setting(name) for name in settings}, {}
+    for name, texts in settings.items():
+        values[name] = _values(network, name, texts, read_option)
+        for value in values[name]:
+            if written(value) == written(own[name]):
+                raise Refused(f"--vary {spoken(name)}={written(value)}: {network.name} has that already; leave it out")
+    changes = [{name: value} for name, several in values.items() for value in several]
+    study = {name: [own[name], *several] for name, several in values.items()}
+    networks = tuple(variant(network, change, own) for change in [{}, *changes])
+    what = replace(recipe, title=f"{network.title}, changed one thing at a time", networks=networks, study=study)
+    return replace(what, source="", baseline=network.name, factors=(), notes=(), findings=())
 
 
 def _having(recipe: Recipe, settings: Mapping[str, Any]) -> list[Network]:
@@ -221,8 +250,11 @@ def _annotation(network: Network, name: str) -> Any:
         return type(default) if isinstance(default, (bool, int, float, str)) else None
 
 
-def variant(network: Network, varied: Mapping[str, Any]) -> Network:
-    """`network` with the values of `varied` set, named after them: "ffn-hidden64-lr0.001"."""
+def variant(network: Network, varied: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Network:
+    """`network` with the values of `varied` set, named after them: "ffn-hidden64-lr0.001".
+
+    `own` are the settings that it has already and that other combinations of the study change.
+    """
     training = {name: value for name, value in varied.items() if name in TrainConfig.__dataclass_fields__}
     arguments = {name: value for name, value in varied.items() if name not in training}
     return replace(
@@ -234,7 +266,7 @@ def variant(network: Network, varied: Mapping[str, Any]) -> Network:
         published={},
         change="",
         why="",
-        varied=varied,
+        varied={**(own or {}), **varied},
         variant_of=network.name,
     )
 

@@ -34,7 +34,7 @@ class Combination(NamedTuple):
     test: Spread  # accuracy
     parameters: int
     seconds: float  # of training, the mean over the seeds
-    comparison: "Comparison | None"  # with the best on validation; None for that one
+    comparison: "Comparison | None"  # with the study's baseline or, without one, its best; None for that one
 
 
 def trials(models: "Mapping[str, Model]") -> list[dict[str, Any]]:
@@ -93,20 +93,28 @@ def best_on_validation(models: "Mapping[str, Model]") -> str:
     return max(models, key=rank)
 
 
-def describe(settings: Mapping[str, list[Any]], best: str, comparisons: "Sequence[Comparison]") -> "Study":
-    """What metrics.json says of a study: what was varied, and what no test tells from the `best`."""
+def describe(
+    settings: Mapping[str, list[Any]], best: str, baseline: str, comparisons: "Sequence[Comparison]"
+) -> "Study":
+    """What metrics.json says of a study: what was varied, and what no test tells from the `baseline`, or the `best`."""
     from fmnist.statistics import SIGNIFICANT
 
     alike = [comparison["b"] for comparison in comparisons if comparison["p_holm"] >= SIGNIFICANT]
-    return {"settings": {name: list(values) for name, values in settings.items()}, "best": best, "alike": alike}
+    study: Study = {"settings": {name: list(values) for name, values in settings.items()}, "best": best, "alike": alike}
+    return study | {"baseline": baseline} if baseline else study
+
+
+def reference(study: "Study") -> str:
+    """The combination that each other is compared with: the baseline, where one was changed, else the best."""
+    return study.get("baseline", study["best"])
 
 
 def combinations(metrics: "Metrics") -> list[Combination]:
-    """The combinations of a study, the best on validation first."""
+    """The combinations of a study: the one that each other is compared with first, then by validation accuracy."""
     by_other = {comparison["b"]: comparison for comparison in metrics["comparisons"]}
     found = [_combination(name, model, by_other.get(name)) for name, model in metrics["models"].items()]
-    best = metrics["study"]["best"]
-    return sorted(found, key=lambda one: (one.name != best, -one.validation.mean))
+    first = reference(metrics["study"])
+    return sorted(found, key=lambda one: (one.name != first, -one.validation.mean))
 
 
 def _combination(name: str, model: "Model", comparison: "Comparison | None") -> Combination:

@@ -94,7 +94,13 @@ ALL = {
     **{"nesterov": True, "decay_norms": False, "cutout": 12},
     **{"validation": 1 / 3, "patience": 5, "select_best": True, "seed": 7, "hidden": [512, 256], "kernels": [8]},
     **{"kernel_size": 5, "pool": "avg", "dropout": 0.25, "models": ["ffn", "cnn"], "network": "my net.py:Net"},
-    **{"seeds": 5, "vary": ["lr=0.001,0.003", "hidden=8,8+4"], "jobs": 2, "cluster": "tls://10.0.0.1:8786"},
+    **{
+        "seeds": 5,
+        "vary": ["lr=0.001,0.003", "hidden=8,8+4"],
+        "one_at_a_time": True,
+        "jobs": 2,
+        "cluster": "tls://10.0.0.1:8786",
+    },
     **{"audit": True, "device": "cpu", "precision": "bf16"},
 }
 

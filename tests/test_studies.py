@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -96,7 +97,6 @@ def test_the_settings_may_follow_one_vary_or_several_and_are_remembered():
         ("lr=", "SETTING=VALUE,VALUE"),
         ("=1,2", "SETTING=VALUE,VALUE"),
         ("lr=1,,2", "SETTING=VALUE,VALUE"),
-        ("lr=1", "one value"),
         ("lr=1,1000", "'1000' is not a number from 1e-09 to 100"),
         ("epochs=1,1.5", "a whole number"),
         ("hidden=64,0", "from 1 to 16,384"),
@@ -177,6 +177,12 @@ MANY = [f"lr={','.join(f'{n}e-6' for n in range(1, 200))}", f"hidden={','.join(m
         ("evolution", ["dtype=a,b"], {}, ["dtype", "cannot be written"]),
         ("explore", ["lr=1,2"], {}, ["explore trains no network"]),
         ("classic", MANY, {}, ["10,000"]),
+        ("classic", ["lr=1"], {}, ["lr=1", "has one value", "--one-at-a-time"]),
+        ("classic", ["lr=1"], {"one_at_a_time": True}, ["changes one network", "ffn, cnn"]),
+        ("record", ["cutout=0", "cutout=8"], {"one_at_a_time": True}, ["twice"]),
+        ("record", ["nesterov=false,true"], {"one_at_a_time": True}, ["nesterov=true", "cnn has that already"]),
+        ("record", ["lr=1"], {"one_at_a_time": True, "lr": 3}, ["--vary lr", "--lr as well"]),
+        ("classic", ["nesterov=true"], {"models": ["ffn"], "one_at_a_time": True}, ["--vary nesterov", "--momentum"]),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -184,6 +190,14 @@ def test_what_cannot_be_studied_is_refused_before_anything_is_trained(recipe, wo
     message = refusal(recipe, *words, **more)
     for word in said:
         assert word in message
+
+
+def test_what_one_change_makes_useless_of_another_setting_does_not_matter():
+    recipe = study("record", "momentum=0", "nesterov=false", one_at_a_time=True)
+    assert [network.name for network in recipe.networks] == ["cnn", "cnn-momentum0", "cnn-nesterovfalse"]
+    assert recipe.networks[0].training == replace(RECIPES["record"].networks[0].training, validation=0.1)
+    with pytest.raises(Refused, match="--one-at-a-time: changes what --vary names"):
+        changed(RECIPES["record"], {"one_at_a_time": True})
 
 
 def test_a_network_of_ones_own_can_be_varied(tmp_path, monkeypatch):
@@ -298,8 +312,8 @@ def test_the_best_is_chosen_on_validation_alone_and_a_tie_by_the_loss():
     assert study_results.best_on_validation(alone) == "y"
 
 
-def found(models: dict, comparisons: list[dict]) -> dict:
-    study = study_results.describe({"hidden": [[64], [256, 128]], "lr": [0.001, 0.01]}, "b", comparisons)
+def found(models: dict, comparisons: list[dict], baseline: str = "") -> dict:
+    study = study_results.describe({"hidden": [[64], [256, 128]], "lr": [0.001, 0.01]}, "b", baseline, comparisons)
     return {
         "models": models,
         "comparisons": comparisons,
@@ -335,6 +349,19 @@ def test_the_table_has_the_best_first_and_says_what_is_not_told_from_it():
     assert "Holm over 2" in remarks[1]
 
 
+def test_against_a_baseline_all_others_are_compared_with_it_and_it_stands_first():
+    gained = compared("b", 0.03, interval=[0.01, 0.09]) | {"a": "a", "difference": 0.06}
+    metrics = found(MODELS, [gained, compared("c", 0.2, interval=[-0.2, 0.1]) | {"a": "a"}], baseline="a")
+    columns = {column.header: column.cells for column in report.results_columns(metrics)}
+    assert columns["hidden"][0] == "64"
+    assert columns["lr"][0] == "0.001"
+    assert sorted(columns["Against the baseline"]) == ["better on test", "not told apart", "the baseline"]
+    assert columns["Against the baseline"][0] == "the baseline"
+    remarks = report.remarks(metrics)
+    assert remarks[0].startswith("Best on validation: ")
+    assert "No test tells 1 of 2 others from the baseline" in remarks[1]
+
+
 # Pictures
 
 
@@ -348,6 +375,14 @@ def drawn(settings: dict, networks: Sequence[str] = ("ffn",), seeds: int = 2) ->
     return pictures.Study(rows, settings, rows[0]["name"])
 
 
+def changes(settings: dict, seeds: int = 3) -> pictures.Study:
+    """A study of one thing at a time, whose baseline has the first value of each setting."""
+    every = drawn(settings, seeds=seeds)
+    own = {name: studies.written(values[0]) for name, values in settings.items()}
+    rows = [row for row in every.trials if sum(row[name] != value for name, value in own.items()) < 2]
+    return every._replace(trials=rows, baseline=rows[0]["name"])
+
+
 RATES, WIDTHS, LISTS = [3e-4, 1e-3, 3e-3, 1e-2], [[64], [256], [1024]], [[64], [256, 128], [32, 32, 32]]
 FORMS = {
     "numbers": drawn({"hidden": WIDTHS}),
@@ -357,6 +392,8 @@ FORMS = {
     "of one seed and two networks": drawn({"optimizer": ["adam", "sgd"], "lr": RATES}, ("ffn", "cnn"), 1),
     "three settings": drawn({"hidden": LISTS, "lr": RATES, "augment": [True, False]}),
     "many panels": drawn({"lr": RATES[:2], "dropout": [0.0, 0.5], "epochs": [1, 2, 3, 4, 5]}),
+    "changes": changes({"lr": RATES[:3], "augment": [True, False], "kernels": LISTS, "label_smoothing": [0.1, 0]}),
+    "changes from one seed": changes({"augment": [True, False]}, seeds=1),
     "five settings": drawn({"hidden": LISTS, "lr": RATES, "a": [1, 2], "b": ["x", "y"], "c": [True, False]}),
 }
 
@@ -364,6 +401,18 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_picture_is_whole_and_readable(form, tmp_path):
     check_picture(lambda path: pictures.draw(path, FORMS[form], "Study"), tmp_path)
+
+
+def test_changes_are_drawn_as_differences_from_the_baseline_seed_by_seed(tmp_path):
+    study = FORMS["changes"]
+    first, axes = pictures.draw(tmp_path / "s.png", study, "Study").axes
+    labels = [label.get_text() for label in first.get_yticklabels()]
+    before = [row["test_accuracy"] for row in study.of(name=study.baseline)]
+    after = [row["test_accuracy"] for row in study.of(label_smoothing="0")]
+    rings = [line for line in axes.lines if line.get_markersize() == 4.5]
+    assert len(rings) == len(labels) == 6
+    place = labels.index("label smoothing: 0 for 0.1")
+    np.testing.assert_allclose(rings[place].get_xdata(), 100 * (np.array(after) - before))
 
 
 def test_a_heatmap_shows_the_mean_of_every_combination(tmp_path):
@@ -415,6 +464,26 @@ def test_a_study_is_trained_told_and_analysed_alike_elsewhere(run_here, folders,
     again = run_here(["--resume", *where])
     assert "this run is finished" in again.stdout
     assert metrics["models"][best]["varied"].keys() == {"hidden", "lr"}
+
+
+def test_one_thing_at_a_time_is_changed_and_compared_with_the_network_as_it_was(run_here, folders, data_is_there):
+    where = ["--data-dir", folders[0], "--output-dir", folders[1], "--name", "ablation"]
+    words = ["--vary", "dropout=0", "hidden=8,4+4", "--one-at-a-time", "--hidden", "16"]
+    assert "--hidden" in run_here([*words, "--models", "ffn", *where]).stderr  # it is varied as well
+    words = words[:-2]
+    assert "choose it by --models" in run_here(["--vary", "dropout=0", "--one-at-a-time", *where]).stderr
+    done = run_here([*words, "--models", "ffn", "--seeds", "2", "--epochs", "1", *where])
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((folders[1] / "ablation" / "metrics.json").read_text())
+    assert list(metrics["models"]) == ["ffn", "ffn-dropout0", "ffn-hidden8", "ffn-hidden4+4"]
+    assert metrics["study"]["baseline"] == "ffn"
+    assert {(one["a"], one["b"]) for one in metrics["comparisons"]} == {
+        ("ffn", name) for name in metrics["models"] if name != "ffn"
+    }
+    assert metrics["models"]["ffn-dropout0"]["varied"] == {"dropout": 0.0, "hidden": [256]}
+    assert {path.name for path in (folders[1] / "ablation").glob("study.*")} == {"study.png", "study.csv"}
+    assert "one thing changed at a time" in (folders[1] / "ablation" / "report.html").read_text()
+    assert "this run is finished" in run_here(["--resume", *where]).stdout
 
 
 def test_of_a_study_the_best_alone_is_looked_into(run_here, folders, data_is_there):

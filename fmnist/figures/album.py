@@ -117,7 +117,9 @@ def draw_models(album: Album, extra: Sequence[str], metrics: Metrics, predicted:
     if "study" in metrics:
         draw_study(album, metrics)
         models = best_of_study(metrics)
-        chosen = f", the {len(models)} best on validation" if len(models) < len(metrics["models"]) else ""
+        beside = ("the baseline and ", 1) if "baseline" in metrics["study"] else ("", 0)
+        best = f", {beside[0]}the {len(models) - beside[1]} best on validation"
+        chosen = best if len(models) < len(metrics["models"]) else ""
     by_step = "steps" in extra
     album.add("loss_curves.png", f"Loss{chosen}", curves.loss_curves, models, by_step=by_step)
     album.add("accuracy_curves.png", f"Accuracy{chosen}", curves.accuracy_curves, models)
@@ -140,12 +142,12 @@ def draw_study(album: Album, metrics: Metrics) -> None:
     """Draw what each setting of a study does to the accuracy on validation images."""
     study, rows = metrics["study"], study_results.trials(metrics["models"])
     varied = ", ".join(name.replace("_", " ") for name in study["settings"])
-    drawn = studies.Study(rows, study["settings"], study["best"])
+    drawn = studies.Study(rows, study["settings"], study["best"], study.get("baseline", ""))
     album.add("study.png", f"Study of {varied}", lambda path, title: studies.draw(path, drawn, title))
 
 
 def best_of_study(metrics: Metrics) -> dict[str, Model]:
-    """The combinations whose curves are drawn: the best on validation, as many as curves can be told apart."""
+    """The combinations whose curves are drawn: the first of the table, as many as curves can be told apart."""
     chosen = [combination.name for combination in study_results.combinations(metrics)[:MOST_CURVES]]
     return {name: model for name, model in metrics["models"].items() if name in chosen}
 

@@ -1,7 +1,8 @@
 """study.png: what each setting of a study does to the accuracy on validation images.
 
 A line with its spread for one setting, or points where its values are no numbers; a heatmap for two settings; one for
-each value of the third; of more settings a panel each, over all trials.
+each value of the third; of more settings a panel each, over all trials. Where one thing at a time was changed, how far
+each change is from the baseline.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from fmnist.figures.style import INK, VERMILION, heatmap, legend_below, looks, name_classes, sheet
+from fmnist.figures.style import BLUE, INK, VERMILION, heatmap, legend_below, looks, name_classes, sheet
 from fmnist.studies import spoken, written
 
 ACROSS = 4  # panels in a row
@@ -29,6 +30,7 @@ class Study(NamedTuple):
     trials: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Sequence[Any]]  # all values of each setting
     best: str  # the combination that is best on validation
+    baseline: str = ""  # that of which one thing at a time was changed
 
     def of(self, **wanted: str) -> "list[Mapping[str, Any]]":
         """The trials whose columns have these values."""
@@ -48,6 +50,8 @@ class Study(NamedTuple):
 def draw(path: Path | str, study: Study, title: str) -> Figure:
     """Draw `study` in the form that suits the number of its settings."""
     names = list(study.settings)
+    if study.baseline:
+        return _changes(path, study, title)
     if len(names) == 1:
         return _one_setting(path, study, names[0], title)
     return _heatmaps(path, study, names, title) if len(names) <= 3 else _marginals(path, study, title)
@@ -131,9 +135,44 @@ def _legend(study: Study, of: str = "") -> list[list[Line2D]]:
     own = looks(study.networks)
     groups = [[Line2D([], [], label=name, ms=8, linestyle="", **own[name]._asdict())] for name in study.networks]
     spread = of or (f"{study.seeds} seeds" if study.seeds > 1 else "")
+    return groups + ([_spread_note(spread)] if spread else [])
+
+
+def _spread_note(of: str) -> list[Line2D]:
     note = {"color": INK, "linewidth": 1.5, "marker": "|", "ms": 6}
-    words = f"mean ± standard deviation of {spread}; each trial a ring"
-    return groups + ([[Line2D([], [], label=words, **note)]] if spread else [])
+    return [Line2D([], [], label=f"mean ± standard deviation of {of}; each trial a ring", **note)]
+
+
+# Changes of a baseline
+
+
+def _changes(path: Path | str, study: Study, title: str) -> Figure:
+    """Draw how far each change is from the baseline: the difference of every seed, their mean and spread."""
+    (baseline,) = {tuple(row[name] for name in study.settings) for row in study.of(name=study.baseline)}
+    own = dict(zip(study.settings, baseline, strict=True))
+    changes = list(dict.fromkeys(row["name"] for row in study.trials if row["name"] != study.baseline))
+    labels = [_change(own, study.of(name=name)[0]) for name in changes]
+    measures = {"validation_accuracy": "on validation images, which select", "test_accuracy": "on test images"}
+    with sheet(path, 11, 1.8 + 0.36 * len(changes), title) as figure:
+        for axes, (measure, words) in zip(figure.subplots(1, 2, sharey=True), measures.items(), strict=True):
+            before = {row["seed"]: row[measure] for row in study.of(name=study.baseline)}
+            for place, name in enumerate(changes):
+                points = [100 * (row[measure] - before[row["seed"]]) for row in study.of(name=name)]
+                spread = np.std(points, ddof=1) if len(points) > 1 else None
+                axes.errorbar(np.mean(points), place, xerr=spread, color=BLUE, marker="o", ms=8)
+                axes.plot(points, np.full(len(points), place), "o", color=BLUE, mfc="white", ms=4.5, zorder=3)
+            axes.axvline(0, color=INK, linewidth=1, zorder=0)
+            axes.set(title=words, xlabel="points from the baseline", ylim=(len(changes) - 0.5, -0.5))
+            axes.set_yticks(range(len(changes)), labels)
+        if study.seeds > 1:
+            legend_below(figure, [_spread_note(f"{study.seeds} seeds")])
+    return figure
+
+
+def _change(own: Mapping[str, str], row: Mapping[str, Any]) -> str:
+    """In words what of a baseline's `own` settings is another in `row`."""
+    ((name, value),) = [(name, row[name]) for name in own if row[name] != own[name]]
+    return f"{name.replace('_', ' ')}: {value} for {own[name]}"
 
 
 # Heatmaps
