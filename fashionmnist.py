@@ -66,9 +66,10 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
         print(studies.plan(recipe, seeds, dataset, machine))
     run.start()
     try:
-        workers.train_all(planned, dataset, run.options, folder)
-        keep_weights(planned, run.results)
-        metrics = present(recipe, planned, dataset, machine, run.results)
+        diverged = workers.train_all(planned, dataset, run.options, folder)
+        recipe, finished = studies.without_diverged(recipe, planned, diverged)
+        keep_weights(finished, run.results)
+        metrics = present(recipe, finished, dataset, machine, run.results)
         run.finish()
         page.add_figures(folder / "report.html", run.drawn())
     except Stopped as stop:
@@ -76,6 +77,7 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
         raise
     print(f"\n{report.results_table(metrics)}\n")
     print(f"everything is in {folder}; open {folder / 'report.html'} in a browser")
+    workers.raise_first(diverged, len(planned), "their combinations are left out, the others compared")
 
 
 def compare(asked: argparse.Namespace) -> None:

@@ -19,6 +19,10 @@ class Failed(Exception):
     """The run could not go on; the message names the cause and what to do. Exit code 1."""
 
 
+class Diverged(Failed):
+    """A training's loss is no longer a finite number: in a study that is a result as well."""
+
+
 class Stopped(BaseException):
     """A signal asked the run to stop. Not an Exception, so that no library swallows it. Exit code 128 + signal."""
 

@@ -13,16 +13,18 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fmnist.config import Network, Recipe, TrainConfig
-from fmnist.errors import Refused
+from fmnist.errors import Failed, Refused
 
 if TYPE_CHECKING:
     from fmnist.data import FashionMNIST
     from fmnist.device import Machine
+    from fmnist.trials import Trial
 
 HELD_OUT = 0.1  # of the training images, to select on, where nothing else is asked for
 MOST_COMBINATIONS = 10_000
@@ -275,6 +277,31 @@ def _file_name(name: str) -> str:
     """`name` as files can be called; one that is altered or cut keeps apart by a digest."""
     plain = re.sub(r"[^A-Za-z0-9.+_-]", "_", name)[:LONGEST_NAME]
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def without_diverged(
+    recipe: Recipe, planned: "Sequence[Trial]", diverged: Collection[str]
+) -> "tuple[Recipe, Sequence[Trial]]":
+    """Leave out of a study, with a word on it, the combinations of which a trial is among the `diverged`.
+
+    Raises Failed if nothing is left that others can be compared with.
+    """
+    lost = Counter(trial.network.name for trial in planned if trial.name in diverged)
+    if not lost:
+        return recipe, planned
+    networks = tuple(network for network in recipe.networks if network.name not in lost)
+    if not networks or recipe.baseline in lost:
+        what = "the baseline" if networks else "every combination"
+        raise Failed(f"{what} has diverged: its loss is no longer a finite number; a smaller lr may help")
+    left = [trial for trial in planned if trial.network.name not in lost]
+    seeds = Counter(trial.network.name for trial in planned)
+    titles = [
+        f"{network.title} ({lost[network.name]} of {seeds[network.name]})"
+        for network in recipe.networks
+        if network.name in lost
+    ]
+    note = f"Diverged, and left out (trainings whose loss was no longer a finite number): {'; '.join(titles)}."
+    return replace(recipe, networks=networks, factors=(), notes=(*recipe.notes, note)), left
 
 
 # The plan: what is to be trained, before the first is

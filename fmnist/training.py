@@ -13,7 +13,7 @@ from fmnist.checkpoints import Checkpoints
 from fmnist.config import TrainConfig
 from fmnist.data import TrainingData
 from fmnist.device import seed_epoch, synchronize
-from fmnist.errors import Failed
+from fmnist.errors import Diverged
 from fmnist.learners import Learner, log_probabilities
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def fit(
 
     `training_data` is on the learner's device. `progress` says what was already trained, as `resume` returns it. The
     state is saved after every epoch. Every draw of an epoch follows from (seed, epoch), so that a resumed training
-    takes the very steps of an unbroken one. Raises Failed if the loss is no longer finite.
+    takes the very steps of an unbroken one. Raises Diverged if the loss is no longer finite.
     """
     images, labels, train_indices, validation_indices = training_data
     history, best_state = progress.history, progress.best_state
@@ -119,12 +119,12 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def check_finite(losses: Tensor, weights: dict[str, Tensor], epoch: int) -> None:
-    """Raise Failed, naming the first step whose loss is not finite, or the last if the `weights` after it are not."""
+    """Raise Diverged, naming the first step whose loss is not finite, or the last if the `weights` after it are not."""
     finite = torch.isfinite(losses)
     finite[-1] &= all(bool(tensor.isfinite().all()) for tensor in weights.values())
     broken = (~finite).nonzero()
     if len(broken):
-        raise Failed(
+        raise Diverged(
             f"the loss is no longer a finite number in epoch {epoch}, step {int(broken[0]) + 1}; the checkpoint of "
             f"epoch {epoch - 1} is kept; a smaller --lr may help"
         )

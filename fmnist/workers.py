@@ -27,7 +27,7 @@ from tqdm import tqdm
 from fmnist import cluster, trials
 from fmnist.checkpoints import Checkpoints
 from fmnist.data import FashionMNIST
-from fmnist.errors import Failed, Refused, in_words
+from fmnist.errors import Diverged, Failed, Refused, in_words
 from fmnist.files import remove_partial
 from fmnist.trials import Trial
 
@@ -65,31 +65,45 @@ def threads(options: Mapping[str, Any], count: int) -> int | None:
     return max(1, min(torch.get_num_threads(), cpu_count() // side_by_side))
 
 
-def train_all(planned: Sequence[Trial], dataset: FashionMNIST, options: Mapping[str, Any], folder: Path) -> None:
+def train_all(
+    planned: Sequence[Trial], dataset: FashionMNIST, options: Mapping[str, Any], folder: Path
+) -> dict[str, Diverged]:
     """Train every trial of the run in `folder` that is not finished, where --jobs or --cluster say.
 
-    One that fails ends no other. Raises Failed or Refused in the end, naming the first that did.
+    One that fails ends no other. Raises Failed or Refused in the end, naming the first that did; of a study those that
+    have diverged, by name, are returned, as the others can be compared without them.
     """
+    failures = _failures(planned, dataset, options, folder)
+    is_study = "vary" in options
+    diverged = {name: error for name, error in failures.items() if is_study and isinstance(error, Diverged)}
+    others = {name: error for name, error in failures.items() if name not in diverged}
+    raise_first(others, len(planned), "the others are kept, and --resume tries again")
+    return diverged
+
+
+def _failures(
+    planned: Sequence[Trial], dataset: FashionMNIST, options: Mapping[str, Any], folder: Path
+) -> dict[str, Exception]:
+    """Train every trial that is not finished; return what those have failed of that did, by name."""
     side_by_side = jobs(options, len(planned))
     if "cluster" not in options and side_by_side == 1:
-        _train_in_turn(planned, dataset)
-        return
+        return _train_in_turn(planned, dataset)
     left = [trial for trial in planned if not trial.is_finished()]
     if len(left) < len(planned):
         print(f"{len(planned) - len(left)} of {len(planned)} trials are trained already")
     if not left:
-        return
+        return {}
     with _copied(dataset, folder) as data_folder:
         if "cluster" in options:
             files = {trial.network.class_path.rpartition(":")[0] for trial in left if trial.network.is_users_own}
             with cluster.connected(options["cluster"], data_folder, files) as (executor, task):
-                _train_by(executor, task, left, data_folder)
+                return _train_by(executor, task, left, data_folder)
         else:
             with _processes(min(side_by_side, len(left)), left[0].machine.threads, folder) as executor:
-                _train_by(executor, perform, left, data_folder)
+                return _train_by(executor, perform, left, data_folder)
 
 
-def _train_in_turn(planned: Sequence[Trial], dataset: FashionMNIST) -> None:
+def _train_in_turn(planned: Sequence[Trial], dataset: FashionMNIST) -> dict[str, Exception]:
     failures: dict[str, Exception] = {}
     for trial in planned:
         try:
@@ -98,18 +112,21 @@ def _train_in_turn(planned: Sequence[Trial], dataset: FashionMNIST) -> None:
             failures[trial.name] = error
             if len(planned) > 1:
                 print(f"  {trial.name} failed: {error}")
-    _raise_first(failures, len(planned))
+    return failures
 
 
-def _raise_first(failures: Mapping[str, Exception], count: int) -> None:
-    """Raise Failed or Refused if any of `count` trials has failed; the message names the first and its reason."""
+def raise_first(failures: Mapping[str, Exception], count: int, of_others: str) -> None:
+    """Raise Failed or Refused if any of `count` trials has failed.
+
+    The message names the first, its reason, and what is `of_others`.
+    """
     if not failures:
         return
     name, error = next(iter(failures.items()))
     if count == 1:
         raise error
     what = f"{len(failures)} of {count} trials failed, {name} first ({error})"
-    raise type(error)(f"{what}; the others are kept, and --resume tries again")
+    raise type(error)(f"{what}; {of_others}")
 
 
 # The data set
@@ -222,8 +239,11 @@ def _signals_held() -> Iterator[None]:
 # Side by side
 
 
-def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: Path) -> None:
-    """Let `executor` train every trial that is `left`. Raises Failed or Refused once all have ended."""
+def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: Path) -> dict[str, Exception]:
+    """Let `executor` train every trial that is `left`; return what those have failed of that did, by name.
+
+    Raises Failed if nothing can be trained any more.
+    """
     ended: queue.SimpleQueue[tuple[Trial, Future]] = queue.SimpleQueue()
     with _signals_held():
         for trial in left:
@@ -245,7 +265,7 @@ def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: 
             except Exception as error:
                 failures[trial.name] = cluster.explained(error)
                 progress.failed(trial, failures[trial.name])
-    _raise_first(failures, len(left))
+    return failures
 
 
 def _as_they_end(ended: queue.SimpleQueue, progress: "Progress") -> Iterator[tuple[Trial, Future]]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from scipy import stats
 from fmnist import data, options, report, studies, study_results
 from fmnist.config import Network, Recipe
 from fmnist.device import Machine
-from fmnist.errors import Refused
+from fmnist.errors import Failed, Refused
 from fmnist.figures import studies as pictures
 from fmnist.options import as_words, asked_for, changed, read_again, read_setting
 from recipes import RECIPES
@@ -198,6 +199,20 @@ def test_what_one_change_makes_useless_of_another_setting_does_not_matter():
     assert recipe.networks[0].training == replace(RECIPES["record"].networks[0].training, validation=0.1)
     with pytest.raises(Refused, match="--one-at-a-time: changes what --vary names"):
         changed(RECIPES["record"], {"one_at_a_time": True})
+
+
+def test_nothing_can_be_compared_with_a_baseline_that_diverged():
+    recipe = study("record", "cutout=0,8", one_at_a_time=True)
+    planned = [
+        SimpleNamespace(name=f"{n.name}-seed{s}", network=n.with_seed(s)) for n in recipe.networks for s in (0, 1)
+    ]
+    assert studies.without_diverged(recipe, planned, {}) == (recipe, planned)
+    left, finished = studies.without_diverged(recipe, planned, {"cnn-cutout8-seed1"})
+    assert [network.name for network in left.networks] == ["cnn", "cnn-cutout0"]
+    assert [trial.name for trial in finished] == ["cnn-seed0", "cnn-seed1", "cnn-cutout0-seed0", "cnn-cutout0-seed1"]
+    assert "cutout 8 (1 of 2)" in left.notes[-1]
+    with pytest.raises(Failed, match="the baseline has diverged"):
+        studies.without_diverged(recipe, planned, {"cnn-seed0"})
 
 
 def test_a_network_of_ones_own_can_be_varied(tmp_path, monkeypatch):
@@ -384,7 +399,11 @@ def changes(settings: dict, seeds: int = 3) -> pictures.Study:
 
 
 RATES, WIDTHS, LISTS = [3e-4, 1e-3, 3e-3, 1e-2], [[64], [256], [1024]], [[64], [256, 128], [32, 32, 32]]
+NUMBERS = drawn({"lr": RATES})
+WITHOUT_ONE = drawn({"hidden": LISTS, "lr": RATES})
 FORMS = {
+    "a combination diverged": WITHOUT_ONE._replace(trials=[t for t in WITHOUT_ONE.trials if t["lr"] != "0.01"]),
+    "a value diverged": NUMBERS._replace(trials=[t for t in NUMBERS.trials if t["lr"] != "0.01"]),
     "numbers": drawn({"hidden": WIDTHS}),
     "of two networks": drawn({"lr": RATES}, ("ffn", "cnn"), 5),
     "words": drawn({"pool": ["max", "avg", "stride"]}, ("cnn", "other"), 1),

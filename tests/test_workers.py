@@ -1,5 +1,6 @@
 """Trials side by side in processes: the same bits as one after another, whatever of it is killed, stopped or fails."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -89,23 +90,38 @@ def goes_on(held: Held, output: Path) -> None:
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 @pytest.mark.fault(23, "the loss becomes NaN")
-def test_one_that_diverges_ends_no_other(jobs, bench, tmp_path):
+def test_one_that_diverges_is_left_out_of_a_study_and_the_others_are_compared(jobs, bench, tmp_path):
     """The weights grow by a factor of a thousand in each step of the second combination."""
     words = ["classic", "--models", "ffn", "--hidden", "16", "--epochs", "2", "--batch-size", "20", *MACHINE]
     words += ["--optimizer", "sgd", "--weight-decay", "10", "--vary", "lr=1e-3,100,1e-2", "--jobs", jobs]
     words += ["--data-dir", bench.data, "--output-dir", tmp_path]
     line = child.only_line(child.run(words, files=FILES, patches=PATCHES), 1)
     assert "1 of 3 trials failed, ffn-lr100-seed0 first (the loss is no longer a finite number in epoch " in line
-    assert "the others are kept, and --resume tries again" in line
+    assert "their combinations are left out, the others compared" in line
     finished = {path.parent.name for path in tmp_path.rglob("trial.json")}
     assert finished == {"ffn-lr0.001-seed0", "ffn-lr0.01-seed0"}
+    metrics = json.loads((tmp_path / "classic" / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert list(metrics["models"]) == ["ffn-lr0.001", "ffn-lr0.01"]
+    assert metrics["study"]["settings"] == {"lr": [0.001, 100.0, 0.01]}
+    assert any("Diverged" in note and "lr 100 (1 of 1)" in note for note in metrics["notes"])
     assert is_left_clean(tmp_path)
+    words = ["classic", "--resume", "--data-dir", bench.data, "--output-dir", tmp_path]
+    again = child.run(words, files=FILES, patches=PATCHES)
+    assert (again.returncode, "this run is finished" in again.stdout) == (0, True)
+
+
+def test_a_study_of_which_nothing_is_left_fails(bench, tmp_path):
+    words = ["classic", "--models", "ffn", "--epochs", "1", "--batch-size", "20", "--optimizer", "sgd", *MACHINE]
+    words += ["--weight-decay", "10", "--vary", "lr=90,100", "--data-dir", bench.data, "--output-dir", tmp_path]
+    line = child.only_line(child.run(words, files=FILES, patches=PATCHES), 1)
+    assert "every combination has diverged" in line
+    assert not (tmp_path / "classic" / "metrics.json").exists()
 
 
 def test_the_failure_of_the_only_trial_is_told_as_it_is():
     failure = Failed("of some reason")
     with pytest.raises(Failed) as caught:
-        workers._raise_first({"ffn-seed0": failure}, 1)
+        workers.raise_first({"ffn-seed0": failure}, 1, "")
     assert caught.value is failure
 
 

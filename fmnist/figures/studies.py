@@ -95,7 +95,7 @@ def _along(axes: Axes, study: Study, name: str, measure: str) -> None:
     for n, network in enumerate(study.networks):
         beside = np.zeros(len(values)) if numeric else np.full(len(values), 0.14 * (n - (len(own) - 1) / 2))
         samples = [[row[measure] for row in study.of(network=network, **{name: written(value)})] for value in values]
-        means = [np.mean(sample) for sample in samples]
+        means = [np.mean(sample) if sample else np.nan for sample in samples]
         spread = [np.std(sample, ddof=1) if len(sample) > 1 else 0 for sample in samples]
         line = {"linestyle": "-" if numeric else "", "ms": 8, **own[network]._asdict()}
         axes.errorbar(places + beside, means, spread if any(spread) else None, **line)
@@ -191,7 +191,7 @@ def _heatmaps(path: Path | str, study: Study, names: Sequence[str], title: str) 
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, panel in zip(grid.flat, panels, strict=False):
             means, texts = _table(study, panel, {names[0]: down, names[1]: across})
-            heatmap(axes, (means - low) / ((high - low) or 1), texts)
+            heatmap(axes, np.nan_to_num((means - low) / ((high - low) or 1)), texts)
             name_classes(axes, across, down)
             axes.set(xlabel=names[1].replace("_", " "), ylabel=names[0].replace("_", " "))
             axes.set_title(", ".join(_panel_words(study, panel)))
@@ -217,17 +217,19 @@ def _range(study: Study, names: Sequence[str]) -> tuple[float, float]:
 def _table(
     study: Study, panel: Mapping[str, str], settings: Mapping[str, Sequence[str]]
 ) -> tuple[np.ndarray, list[list[str]]]:
-    """Mean validation accuracies [R, C] of one panel, and what is written in its cells."""
+    """Mean validation accuracies [R, C] of one panel, NaN of what diverged, and what is written in its cells."""
     (first, down), (second, across) = settings.items()
     samples = [
         [[row["validation_accuracy"] for row in study.of(**panel, **{first: y, second: x})] for x in across]
         for y in down
     ]
-    means = np.array([[np.mean(sample) for sample in line] for line in samples])
+    means = np.array([[np.mean(sample) if sample else np.nan for sample in line] for line in samples])
     return means, [[_cell(sample) for sample in line] for line in samples]
 
 
 def _cell(sample: Sequence[float]) -> str:
+    if not sample:
+        return "diverged"
     mean = f"{100 * np.mean(sample):.2f}"
     return f"{mean}\n± {100 * np.std(sample, ddof=1):.2f}" if len(sample) > 1 else mean
 
