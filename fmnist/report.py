@@ -4,6 +4,7 @@ Made from the content of metrics.json. Imports nothing heavy, for --list's sake.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,6 +248,7 @@ def remarks(metrics: "Metrics") -> list[str]:
         *_reproductions(metrics),
         *_changes(metrics),
         *comparisons,
+        *_smoothed(metrics),
         *_calibrations(metrics),
         *_mirrored(metrics),
         *_mistakes(metrics),
@@ -318,6 +320,20 @@ def _changes(metrics: "Metrics") -> list[str]:
     ]
     if "total_gain" in metrics:
         lines.append(f"Total gain, {comparison_in_words(metrics, metrics['total_gain'])}")
+    return lines
+
+
+def _smoothed(metrics: "Metrics") -> list[str]:
+    """How low a training loss of smoothed labels can come, as it cannot be set beside a test loss."""
+    lines = []
+    for model in metrics["models"].values():
+        smoothing = model["config"]["training"].get("label_smoothing", 0)
+        if smoothing > 0:
+            classes = len(model["confusion"])
+            true, other = 1 - smoothing + smoothing / classes, smoothing / classes
+            least = -true * math.log(true) - (classes - 1) * other * math.log(other)
+            what = f"training losses are of labels smoothed by {smoothing:g}, and {least:.4f} at the least"
+            lines.append(f"{model['title']}: {what}; test losses are of the labels as they are")
     return lines
 
 

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from sklearn.metrics import classification_report, precision_recall_fscore_support
 
 from fmnist import captions, files, report
@@ -187,6 +189,15 @@ def test_calibration_is_told_below_the_table_where_it_was_measured():
         "- FFN: expected calibration error on the test images 4.00 ± 0.20 %; "
         "at temperature 1.50 ± 0.10, fitted on 6,000 validation images, 1.00 ± 0.10 %"
     )
+
+
+def test_a_training_loss_of_smoothed_labels_is_told_apart_from_a_test_loss():
+    smoothed = {"config": {"network": {}, "training": {"seed": 0, "label_smoothing": 0.2}}}
+    target = (1 - 0.2) * torch.eye(3)[:1] + 0.2 / 3  # what a perfect prediction would be
+    least = F.cross_entropy(target.log(), torch.tensor([0]), label_smoothing=0.2).item()
+    (line,) = remarks(one(network("CNN", 0.9, **smoothed)))
+    assert f"labels smoothed by 0.2, and {least:.4f} at the least" in line
+    assert remarks(one(network("CNN", 0.9))) == []
 
 
 def test_columns_of_some_runs_only():
@@ -445,7 +456,11 @@ def evil_run(folder: Path) -> str:
     image, script, quote = EVIL
     run = metrics(title=script, notes=list(EVIL), data={"source": image}, versions={quote: script}, seed=quote)
     run |= dict.fromkeys(("source", "created", "command", "commit", "processor", "release", "device"), image)
-    run["models"]["ffn"] |= {"title": image, "change": script, "config": {"arguments": {quote: [image]}}}
+    run["models"]["ffn"] |= {
+        "title": image,
+        "change": script,
+        "config": {"arguments": {quote: [image]}, "training": {}},
+    }
     run["comparisons"][0]["verdict"] = script
     run["statistics"] = {image: script, "rows": [{quote: image}]}
     names = ("<img src=x onerror=alert(1)>.png", 'ffn_"><script>.png', "ffn_loss.png")
