@@ -28,9 +28,13 @@ the 95 % prediction interval for one more seed, *exceeded* if what was measured 
 
 
 def page() -> str:
-    """The whole page, a section for each recipe that has a run in outputs/reference."""
-    runs = {name: report.reference_run(report.REFERENCE / name) for name in RECIPES}
-    return "\n\n".join([HEAD, *(section(RECIPES[name], run) for name, run in runs.items() if run is not None)])
+    """The whole page: a section for each recipe that has a run in outputs/reference, then one for each ablation."""
+    runs = {
+        path.parent.name: report.reference_run(path.parent) for path in sorted(report.REFERENCE.glob("*/metrics.json"))
+    }
+    recipes = [section(RECIPES[name], runs[name]) for name in RECIPES if name in runs]
+    ablations = [ablation(name, run) for name, run in runs.items() if "baseline" in run.get("study", {})]
+    return "\n\n".join([HEAD, *recipes, *ablations])
 
 
 def overview() -> str:
@@ -81,13 +85,24 @@ def _percent(fraction: float | None) -> str:
 
 def section(recipe: Recipe, run: Metrics) -> str:
     """One recipe: how it was run, its table and remarks, and the pictures that come with it."""
-    version = f"torch {run['versions']['torch']}" + (f", commit {run['commit'][:7]}" if run["commit"] else "")
-    threads = f"{run['threads']} thread{'s' if run['threads'] > 1 else ''}"
-    how = f"`{run['command']}` on {run['created'][:10]}: {run['processor']}, {threads}, {run['precision']}"
-    parts = [f"## `{recipe.name}`: {recipe.title}", f"{recipe.summary.capitalize()}.", f"{how}, {version}."]
+    parts = [f"## `{recipe.name}`: {recipe.title}", f"{recipe.summary.capitalize()}.", how(run)]
     if changes := changes_since(run, recipe):
         parts.append(f"**A run of the recipe as it was; it has changed since:** {'; '.join(changes)}.")
     return "\n\n".join([*parts, report.results_table(run), *pictures(recipe.name, run)])
+
+
+def ablation(name: str, run: Metrics) -> str:
+    """What each ingredient of a recipe gives: the network as it is beside each change alone."""
+    heading = f"## `{run['recipe']}`: {run['title']}"
+    return "\n\n".join([heading, how(run), report.results_table(run), *pictures(name, run)])
+
+
+def how(run: Metrics) -> str:
+    """By which command a run was made, when, and where."""
+    version = f"torch {run['versions']['torch']}" + (f", commit {run['commit'][:7]}" if run["commit"] else "")
+    threads = f"{run['threads']} thread{'s' if run['threads'] > 1 else ''}"
+    machine = f"{run['processor']}, {threads}, {run['precision']}"
+    return f"`{run['command']}` on {run['created'][:10]}: {machine}, {version}."
 
 
 def pictures(name: str, run: Metrics) -> list[str]:

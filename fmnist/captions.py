@@ -37,9 +37,9 @@ CAPTIONS = {
         "stands around the best epoch, whose weights were scored."
     ),
     "study": (
-        "Accuracy on the images that were held out to select, for every value of what was varied, or, where one thing "
-        "at a time was changed, how far it is from the baseline's; mean and standard deviation where there are several "
-        "seeds. Not every difference is more than noise: see the table."
+        "Accuracy for every value of what was varied, or, where one thing at a time was changed, how far it is from "
+        "the baseline's; mean and standard deviation where there are several seeds. The images that were held out "
+        "select, the test images judge. Not every difference is more than noise: see the table."
     ),
     "confusion": "Rows are true classes, columns predicted ones: whatever lies off the diagonal was confused.",
     "examples": (

@@ -133,6 +133,7 @@ WARNINGS = {  # by release of the data set
     "own": "Warning: measured on a data set of your own; accuracies are not comparable",
 }
 HEADERS = {"pixel deviation": "pixel standard deviation"}  # of the data set's statistics, where not as in metrics.json
+CLASS_COUNT = 10
 MOST_NAMED = 8  # combinations of a study, in a sentence
 ONE_SEED = "One seed: no verdict on the published figures (--seeds 5)"
 
@@ -240,7 +241,7 @@ def legend(columns: Iterable[Column]) -> list[str]:
 def remarks(metrics: "Metrics") -> list[str]:
     """What stands below the table, a line each: what the numbers are of, verdicts, changes, comparisons, notes."""
     if "study" in metrics:
-        return [*study_remarks(metrics), *map(str, metrics["notes"])]
+        return [*study_remarks(metrics), *_smoothed(metrics), *map(str, metrics["notes"])]
     source = [f"Published figures: {metrics['source']}"] if metrics["source"] else []
     comparisons = [comparison_in_words(metrics, comparison) for comparison in metrics["comparisons"]]
     return [
@@ -324,16 +325,15 @@ def _changes(metrics: "Metrics") -> list[str]:
 
 
 def _smoothed(metrics: "Metrics") -> list[str]:
-    """How low a training loss of smoothed labels can come, as it cannot be set beside a test loss."""
+    """How low a training loss of smoothed labels can come, as it cannot be set beside other losses."""
+    trainings = [model["config"]["training"] for model in metrics["models"].values()]
     lines = []
-    for model in metrics["models"].values():
-        smoothing = model["config"]["training"].get("label_smoothing", 0)
-        if smoothing > 0:
-            classes = len(model["confusion"])
-            true, other = 1 - smoothing + smoothing / classes, smoothing / classes
-            least = -true * math.log(true) - (classes - 1) * other * math.log(other)
-            what = f"training losses are of labels smoothed by {smoothing:g}, and {least:.4f} at the least"
-            lines.append(f"{model['title']}: {what}; test losses are of the labels as they are")
+    for smoothing in sorted({training.get("label_smoothing", 0) for training in trainings} - {0}):
+        other = smoothing / CLASS_COUNT
+        true = 1 - smoothing + other
+        least = -true * math.log(true) - (CLASS_COUNT - 1) * other * math.log(other)
+        what = f"Training losses of labels smoothed by {smoothing:g} cannot fall below {least:.4f}"
+        lines.append(f"{what}; all other losses are of the labels as they are")
     return lines
 
 

@@ -171,8 +171,11 @@ class Run:
         counts = (one.get("machine", {}).get("threads") for one in trainings)
         return next((count for count in counts if isinstance(count, int) and count > 0), None)
 
-    def finish(self) -> None:
-        """Put the results in their place: what is missing of a finished run, else all, for those of the run before."""
+    def finish(self, left_out: Iterable[str] = ()) -> None:
+        """Put the results in their place: what is missing of a finished run, else all, for those of the run before.
+
+        Of trials that are `left_out` nothing stands in them.
+        """
         files = {path.name: _digest(path) for path in sorted(self.results.iterdir())}
         if self.is_trained:
             missing = self.missing()
@@ -185,7 +188,7 @@ class Run:
             write_json(self.kept / "run.json", self.notes | {"files": self.notes["files"] | made})
             print(f"made again, as they were missing: {', '.join(missing)}")
             return
-        write_json(self.results / "run.json", self.notes | {"files": files})
+        write_json(self.results / "run.json", self.notes | {"files": files, "left_out": sorted(left_out)})
         self.results.replace(self.folder / ".finished")
         self._publish()
 
@@ -230,11 +233,11 @@ class Run:
 
 
 def finished_trials(folder: Path) -> list[Path]:
-    """The folders of the trials of the finished run in `folder`. Raises Refused if there is none."""
+    """The folders of the trials whose results the finished run in `folder` has. Raises Refused if there is none."""
     for kept in (folder / "checkpoints.finished", folder / "checkpoints"):  # the first, while another is under way
         notes = _read(kept / "run.json")
         if notes is not None and notes["files"]:
-            return [kept / name for name in notes["trainings"]]
+            return [kept / name for name in notes["trainings"] if name not in notes.get("left_out", ())]
     raise Refused(f"{folder}: holds no finished run; name the folder of one, such as outputs/classic")
 
 

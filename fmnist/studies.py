@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fmnist.config import Network, Recipe, TrainConfig
-from fmnist.errors import Failed, Refused
+from fmnist.errors import Diverged, Failed, Refused
 
 if TYPE_CHECKING:
     from fmnist.data import FashionMNIST
@@ -131,13 +131,13 @@ def expanded(recipe: Recipe, words: Sequence[str], read_option: Callable[[str, s
     Refused for a setting that no network has, a value that is none, and one that comes twice.
     """
     settings = assignments(words)
+    chosen = _having(recipe, settings)
     for name, texts in settings.items():
         if len(texts) < 2:
             raise Refused(
                 f"--vary {spoken(name)}={texts[0][:40]}: has one value, and nothing to compare it with; name two or "
                 "more, or compare it with the recipe's own: --one-at-a-time"
             )
-    chosen = _having(recipe, settings)
     networks, study = [], {}
     for network in chosen:
         values = {name: _values(network, name, texts, read_option) for name, texts in settings.items()}
@@ -146,12 +146,10 @@ def expanded(recipe: Recipe, words: Sequence[str], read_option: Callable[[str, s
         combinations = itertools.product(*values.values())
         networks += [variant(network, dict(zip(values, combination, strict=True))) for combination in combinations]
         study = study or values
-    out = [network.name for network in recipe.networks if network not in chosen]
-    left_out = (f"Left out, as there is nothing to vary of {_listed(settings)}: {', '.join(out)}.",) if out else ()
     title = f"study of {', '.join(name.replace('_', ' ') for name in settings)}"
     factors = tuple(settings) if len(chosen) == 1 < len(settings) <= MOST_FACTORS else ()
     what = replace(recipe, title=title, networks=tuple(networks), study=study, factors=factors)
-    return replace(what, source="", baseline="", notes=left_out, findings=())
+    return replace(what, source="", baseline="", notes=_left_out(recipe, chosen, settings), findings=())
 
 
 def one_at_a_time(recipe: Recipe, words: Sequence[str], read_option: Callable[[str, str], Any]) -> Recipe:
@@ -175,7 +173,14 @@ def one_at_a_time(recipe: Recipe, words: Sequence[str], read_option: Callable[[s
     study = {name: [own[name], *several] for name, several in values.items()}
     networks = tuple(variant(network, change, own) for change in [{}, *changes])
     what = replace(recipe, title=f"{network.title}, changed one thing at a time", networks=networks, study=study)
-    return replace(what, source="", baseline=network.name, factors=(), notes=(), findings=())
+    notes = _left_out(recipe, chosen, settings)
+    return replace(what, source="", baseline=networks[0].name, factors=(), notes=notes, findings=())
+
+
+def _left_out(recipe: Recipe, chosen: Collection[Network], settings: Iterable[str]) -> tuple[str, ...]:
+    """A note on the networks of `recipe` that are not `chosen`, if there are some."""
+    out = [network.name for network in recipe.networks if network not in chosen]
+    return (f"Left out, as there is nothing to vary of {_listed(settings)}: {', '.join(out)}.",) if out else ()
 
 
 def _having(recipe: Recipe, settings: Mapping[str, Any]) -> list[Network]:
@@ -280,27 +285,28 @@ def _file_name(name: str) -> str:
 
 
 def without_diverged(
-    recipe: Recipe, planned: "Sequence[Trial]", diverged: Collection[str]
+    recipe: Recipe, planned: "Sequence[Trial]", diverged: Mapping[str, Diverged]
 ) -> "tuple[Recipe, Sequence[Trial]]":
-    """Leave out of a study, with a word on it, the combinations of which a trial is among the `diverged`.
+    """Leave out of a study, with a note, the combinations of which a trial is among the `diverged`.
 
-    Raises Failed if nothing is left that others can be compared with.
+    Raises Failed, with the first trial's reason, if nothing is left to compare.
     """
     lost = Counter(trial.network.name for trial in planned if trial.name in diverged)
     if not lost:
         return recipe, planned
     networks = tuple(network for network in recipe.networks if network.name not in lost)
-    if not networks or recipe.baseline in lost:
-        what = "the baseline" if networks else "every combination"
-        raise Failed(f"{what} has diverged: its loss is no longer a finite number; a smaller lr may help")
-    left = [trial for trial in planned if trial.network.name not in lost]
+    if len(networks) < 2 or recipe.baseline in lost:
+        what = "the baseline is not" if recipe.baseline in lost else "no two combinations are"
+        name, error = next(iter(diverged.items()))
+        raise Failed(f"nothing to compare: {what} trained from every seed; {name} failed first ({error})")
     seeds = Counter(trial.network.name for trial in planned)
     titles = [
-        f"{network.title} ({lost[network.name]} of {seeds[network.name]})"
+        f"{network.title} ({lost[network.name]} of {seeds[network.name]} seeds)"
         for network in recipe.networks
         if network.name in lost
     ]
-    note = f"Diverged, and left out (trainings whose loss was no longer a finite number): {'; '.join(titles)}."
+    note = f"Left out, as the loss was no longer a finite number: {'; '.join(titles)}."
+    left = [trial for trial in planned if trial.network.name not in lost]
     return replace(recipe, networks=networks, factors=(), notes=(*recipe.notes, note)), left
 
 

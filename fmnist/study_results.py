@@ -48,10 +48,11 @@ def seeds_of(model: "Model") -> Sequence[Mapping[str, Any]]:
 
 
 def _trial(name: str, model: "Model", seed: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    settings = {setting: written(value) for setting, value in model["varied"].items()}
+    row = {
         "name": name,
         "network": model["variant_of"],
-        **{setting: written(value) for setting, value in model["varied"].items()},
+        **settings,
         "seed": seed["seed"],
         "epochs": len(seed["epochs"]),
         "scored_epoch": scored_epoch(seed["epochs"]),
@@ -60,6 +61,7 @@ def _trial(name: str, model: "Model", seed: Mapping[str, Any]) -> dict[str, Any]
         "parameters": model["parameters"],
         "training_seconds": seed["training_seconds"],
     }
+    return row | settings  # where the number of epochs is varied, it is not that of those trained
 
 
 def scored_epoch(epochs: "Sequence[Epoch]") -> int:
@@ -113,8 +115,8 @@ def combinations(metrics: "Metrics") -> list[Combination]:
     """The combinations of a study: the one that each other is compared with first, then by validation accuracy."""
     by_other = {comparison["b"]: comparison for comparison in metrics["comparisons"]}
     found = [_combination(name, model, by_other.get(name)) for name, model in metrics["models"].items()]
-    first = reference(metrics["study"])
-    return sorted(found, key=lambda one: (one.name != first, -one.validation.mean))
+    first, best = reference(metrics["study"]), metrics["study"]["best"]
+    return sorted(found, key=lambda one: (one.name != first, one.name != best, -one.validation.mean))
 
 
 def _combination(name: str, model: "Model", comparison: "Comparison | None") -> Combination:

@@ -74,11 +74,9 @@ def train_all(
     have diverged, by name, are returned, as the others can be compared without them.
     """
     failures = _failures(planned, dataset, options, folder)
-    is_study = "vary" in options
-    diverged = {name: error for name, error in failures.items() if is_study and isinstance(error, Diverged)}
-    others = {name: error for name, error in failures.items() if name not in diverged}
-    raise_first(others, len(planned), "the others are kept, and --resume tries again")
-    return diverged
+    if not ("vary" in options and all(isinstance(error, Diverged) for error in failures.values())):
+        raise_first(failures, len(planned), "the others are kept, and --resume tries again")
+    return failures
 
 
 def _failures(

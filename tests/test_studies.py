@@ -18,7 +18,7 @@ from scipy import stats
 from fmnist import data, options, report, studies, study_results
 from fmnist.config import Network, Recipe
 from fmnist.device import Machine
-from fmnist.errors import Failed, Refused
+from fmnist.errors import Diverged, Failed, Refused
 from fmnist.figures import studies as pictures
 from fmnist.options import as_words, asked_for, changed, read_again, read_setting
 from recipes import RECIPES
@@ -179,6 +179,7 @@ MANY = [f"lr={','.join(f'{n}e-6' for n in range(1, 200))}", f"hidden={','.join(m
         ("explore", ["lr=1,2"], {}, ["explore trains no network"]),
         ("classic", MANY, {}, ["10,000"]),
         ("classic", ["lr=1"], {}, ["lr=1", "has one value", "--one-at-a-time"]),
+        ("classic", ["learning-rate=1"], {}, ["learning-rate", "did you mean lr?"]),
         ("classic", ["lr=1"], {"one_at_a_time": True}, ["changes one network", "ffn, cnn"]),
         ("record", ["cutout=0", "cutout=8"], {"one_at_a_time": True}, ["twice"]),
         ("record", ["nesterov=false,true"], {"one_at_a_time": True}, ["nesterov=true", "cnn has that already"]),
@@ -206,13 +207,15 @@ def test_nothing_can_be_compared_with_a_baseline_that_diverged():
     planned = [
         SimpleNamespace(name=f"{n.name}-seed{s}", network=n.with_seed(s)) for n in recipe.networks for s in (0, 1)
     ]
+    reason = Diverged("in step 7")
     assert studies.without_diverged(recipe, planned, {}) == (recipe, planned)
-    left, finished = studies.without_diverged(recipe, planned, {"cnn-cutout8-seed1"})
+    left, finished = studies.without_diverged(recipe, planned, {"cnn-cutout8-seed1": reason})
     assert [network.name for network in left.networks] == ["cnn", "cnn-cutout0"]
     assert [trial.name for trial in finished] == ["cnn-seed0", "cnn-seed1", "cnn-cutout0-seed0", "cnn-cutout0-seed1"]
-    assert "cutout 8 (1 of 2)" in left.notes[-1]
-    with pytest.raises(Failed, match="the baseline has diverged"):
-        studies.without_diverged(recipe, planned, {"cnn-seed0"})
+    assert "cutout 8 (1 of 2 seeds)" in left.notes[-1]
+    for lost in ({"cnn-seed0": reason}, {"cnn-cutout0-seed0": reason, "cnn-cutout8-seed1": reason}):
+        with pytest.raises(Failed, match=rf"nothing to compare.* {next(iter(lost))} failed first \(in step 7\)"):
+            studies.without_diverged(recipe, planned, lost)
 
 
 def test_a_network_of_ones_own_can_be_varied(tmp_path, monkeypatch):
@@ -317,6 +320,16 @@ def test_a_row_per_trial_reads_back_from_the_csv(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "study.csv"]
 
 
+def test_varied_epochs_stand_in_the_csv_as_they_were_typed_and_the_picture_finds_them(tmp_path):
+    """Both networks were trained for three epochs: patience may end a training early."""
+    varied = {f"e{n}": model(f"e{n}", {"epochs": n}, [0.8, 0.9], [0.8, 0.9]) for n in (3, 30)}
+    rows = study_results.trials(varied)
+    assert [row["epochs"] for row in rows] == ["3", "3", "30", "30"]
+    study = pictures.Study(rows, {"epochs": [3, 30]}, "e3")
+    check_picture(lambda path: pictures.draw(path, study, "Study"), tmp_path)
+    check_picture(lambda path: pictures.draw(path, study._replace(baseline="e3"), "Study"), tmp_path)
+
+
 def test_the_best_is_chosen_on_validation_alone_and_a_tie_by_the_loss():
     assert study_results.best_on_validation(MODELS) in ("b", "c")
     tied = {name: MODELS[name] for name in "bc"}
@@ -372,6 +385,7 @@ def test_against_a_baseline_all_others_are_compared_with_it_and_it_stands_first(
     assert columns["lr"][0] == "0.001"
     assert sorted(columns["Against the baseline"]) == ["better on test", "not told apart", "the baseline"]
     assert columns["Against the baseline"][0] == "the baseline"
+    assert study_results.combinations(metrics)[1].name == "b"  # the best, though "c" has the same accuracy
     remarks = report.remarks(metrics)
     assert remarks[0].startswith("Best on validation: ")
     assert "No test tells 1 of 2 others from the baseline" in remarks[1]

@@ -103,18 +103,24 @@ def test_one_that_diverges_is_left_out_of_a_study_and_the_others_are_compared(jo
     metrics = json.loads((tmp_path / "classic" / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert list(metrics["models"]) == ["ffn-lr0.001", "ffn-lr0.01"]
     assert metrics["study"]["settings"] == {"lr": [0.001, 100.0, 0.01]}
-    assert any("Diverged" in note and "lr 100 (1 of 1)" in note for note in metrics["notes"])
+    assert any("no longer a finite number" in note and "lr 100 (1 of 1 seeds)" in note for note in metrics["notes"])
     assert is_left_clean(tmp_path)
     words = ["classic", "--resume", "--data-dir", bench.data, "--output-dir", tmp_path]
     again = child.run(words, files=FILES, patches=PATCHES)
     assert (again.returncode, "this run is finished" in again.stdout) == (0, True)
+    words = ["--compare", tmp_path / "classic", *words[2:]]
+    beside = child.run(words, files=FILES, patches=PATCHES)
+    assert beside.returncode == 0, beside.stderr
+    assert "lr 0.01" in beside.stdout
+    assert "lr 100" not in beside.stdout
 
 
 def test_a_study_of_which_nothing_is_left_fails(bench, tmp_path):
     words = ["classic", "--models", "ffn", "--epochs", "1", "--batch-size", "20", "--optimizer", "sgd", *MACHINE]
     words += ["--weight-decay", "10", "--vary", "lr=90,100", "--data-dir", bench.data, "--output-dir", tmp_path]
     line = child.only_line(child.run(words, files=FILES, patches=PATCHES), 1)
-    assert "every combination has diverged" in line
+    assert "nothing to compare: no two combinations are trained from every seed; ffn-lr90-seed0 failed first" in line
+    assert "no longer a finite number in epoch 1, step " in line
     assert not (tmp_path / "classic" / "metrics.json").exists()
 
 

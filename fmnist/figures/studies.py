@@ -83,7 +83,7 @@ def _marginals(path: Path | str, study: Study, title: str) -> Figure:
         for axes in panels[:, 0]:
             _accuracy_axis(axes)
             axes.set_ylabel("validation accuracy")
-        legend_below(figure, _legend(study, "all trials with that value"))
+        legend_below(figure, _legend(study, "all trials compared that have the value"))
     return figure
 
 
@@ -102,6 +102,9 @@ def _along(axes: Axes, study: Study, name: str, measure: str) -> None:
         dots = np.concatenate([np.full(len(s), place) for s, place in zip(samples, places + beside, strict=True)])
         dot = {"linestyle": "", "marker": "o", "ms": 4.5, "color": own[network].color, "mfc": "white", "zorder": 3}
         axes.plot(dots, np.concatenate(samples), **dot)
+        for place in (places + beside)[np.isnan(means)]:
+            how = {"rotation": 90, "ha": "center", "va": "bottom", "color": own[network].color}
+            axes.text(place, 0.03, "diverged", transform=axes.get_xaxis_transform(), **how)
     _value_axis(axes, name, values)
 
 
