@@ -7,23 +7,21 @@ No figure of these pages is typed.
 """
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from fmnist import captions, report
-from fmnist.config import Recipe, TrainConfig
+from fmnist.config import Recipe
 from fmnist.metrics import Metrics
 from recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
-DEFAULTS = asdict(TrainConfig())
 HEAD = """# Results
 
 What whole runs of the recipes measured. This page is printed by `python -m benchmarks.results` from the `metrics.json`
-of each run in [outputs/reference](../outputs/reference); no figure is typed. Seconds compare within a table only: the
-machines are shared, and their speed drifts.
+of each run in [outputs/reference](../outputs/reference); no figure is typed, but in the recipes' notes. Seconds compare
+within a table only: the machines are shared, and their speed drifts.
 
-One seed each tells two trained networks apart, not two recipes. A published figure is *reproduced* if it lies inside
+One seed each compares two trained networks, not two recipes. A published figure is *reproduced* if it lies inside
 the 95 % prediction interval for one more seed, *exceeded* if what was measured is better than that."""
 
 
@@ -47,7 +45,7 @@ def overview() -> str:
         run = report.reference_run(report.REFERENCE / recipe.name)
         published = [_percent(network.published.get("test_accuracy")) for network in recipe.networks]
         models = run["models"] if run else {}
-        mark = "\\*" if run and changes_since(run, recipe) else ""
+        mark = "\\*" if run and report.changes_since(run, recipe) else ""
         measured = [
             f"{report.accuracy_text(models[network.name])}{mark}" if network.name in models else report.NOTHING
             for network in recipe.networks
@@ -55,24 +53,6 @@ def overview() -> str:
         cells = (f"`{recipe.name}`", recipe.summary, _listed(published), _listed(measured))
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def changes_since(run: Metrics, recipe: Recipe) -> list[str]:
-    """What of `recipe` has changed since `run`, in words: such as "v1: conv_dropout was not set, is 0.1".
-
-    A training setting that was not there yet had its default; one that is no longer there is not asked about.
-    """
-    if run["models"].keys() != {network.name for network in recipe.networks}:
-        return [f"the networks were {', '.join(run['models'])}"]
-    return [
-        f"{network.name}: {key} was {then.get(key, 'not set')}, is {now.get(key, 'not set')}"
-        for network in recipe.networks
-        for group, now in network.settings.items()
-        for before in [run["models"][network.name]["config"][group]]
-        for then in [before if group == "network" else {key: before.get(key, DEFAULTS[key]) for key in now}]
-        for key in sorted(now.keys() | then.keys())
-        if now.get(key) != then.get(key)
-    ]
 
 
 def _listed(cells: list[str]) -> str:
@@ -86,7 +66,7 @@ def _percent(fraction: float | None) -> str:
 def section(recipe: Recipe, run: Metrics) -> str:
     """One recipe: how it was run, its table and remarks, and the pictures that come with it."""
     parts = [f"## `{recipe.name}`: {recipe.title}", f"{recipe.summary.capitalize()}.", how(run)]
-    if changes := changes_since(run, recipe):
+    if changes := report.changes_since(run, recipe):
         parts.append(f"**A run of the recipe as it was; it has changed since:** {'; '.join(changes)}.")
     return "\n\n".join([*parts, report.results_table(run), *pictures(recipe.name, run)])
 

@@ -6,7 +6,7 @@ Made from the content of metrics.json. Imports nothing heavy, for --list's sake.
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +40,27 @@ def reference_run(folder: Path) -> "Metrics | None":
         return None
 
 
+def changes_since(run: "Metrics", recipe: "Recipe") -> list[str]:
+    """What of `recipe` has changed since `run`, in words: such as "v1: conv_dropout was not set, is 0.1".
+
+    A training setting that was not there yet had its default; one that is no longer there is not asked about.
+    """
+    from fmnist.config import TrainConfig
+
+    defaults = asdict(TrainConfig())
+    if run["models"].keys() != {network.name for network in recipe.networks}:
+        return [f"the networks were {', '.join(run['models'])}"]
+    return [
+        f"{network.name}: {key} was {then.get(key, 'not set')}, is {now.get(key, 'not set')}"
+        for network in recipe.networks
+        for group, now in network.settings.items()
+        for before in [run["models"][network.name]["config"][group]]
+        for then in [before if group == "network" else {key: before.get(key, defaults[key]) for key in now}]
+        for key in sorted(now.keys() | then.keys())
+        if now.get(key) != then.get(key)
+    ]
+
+
 def _recipe_block(recipe: "Recipe", reference: "Metrics | None") -> str:
     measured = reference["models"] if reference else {}
     lines = [f"{recipe.name}: {recipe.title}", recipe.summary]
@@ -48,6 +69,8 @@ def _recipe_block(recipe: "Recipe", reference: "Metrics | None") -> str:
     if measured:
         minutes = sum(measured_value(model, "training_seconds") for model in measured.values()) / 60
         lines.append(f"trained once in {minutes:.1f} minutes on {reference['device']} in {reference['precision']}")
+        if changes := changes_since(reference, recipe):
+            lines.append(f"measured before the recipe changed: {'; '.join(changes)}")
     lines += [_network_line(network, measured.get(network.name)) for network in recipe.networks]
     return "\n    ".join([*lines, *recipe.notes])
 
@@ -121,9 +144,9 @@ LEGEND = {
     "p": "p: how often chance alone would make so large a difference, adjusted by Holm's method over all comparisons "
     "of the table: so a row whose own interval leaves out 0 may still not be told apart.",
     "To tell": "To tell: about so many seeds would show a difference of that size, in four studies of five.",
-    "Effect": "Effect: of one value in place of the other, averaged over the other factors; of an interaction, half "
-    "the difference between one factor's effects at the two values of the other. Intervals and tests rest on the "
-    "variance between seeds; with one seed, on the interactions, taken for noise.",
+    "Effect": "Effect: in points of test accuracy, of one value in place of the other, averaged over the other "
+    "factors; of an interaction, half the difference between one factor's effects at the two values of the other. "
+    "Intervals and tests rest on the variance between seeds; with one seed, on the interactions, taken for noise.",
     "Seeds": "±: standard deviation over the seeds. A published figure is reproduced if it lies in the 95 % prediction "
     "interval for one more seed, and exceeded if measured ones are better than that.",
 }
@@ -176,7 +199,7 @@ def effects_columns(metrics: "Metrics") -> list[Column]:
     if not effects:
         return []
     cells = {
-        "points": [_points(effect["effect"]) for effect in effects],
+        "difference": [_points(effect["effect"]) for effect in effects],
         "95 % interval": [_interval(effect.get("interval")) for effect in effects],
         "verdict": [effect["verdict"] for effect in effects],
     }
@@ -368,8 +391,8 @@ def _mirrored(metrics: "Metrics") -> list[str]:
     """Test accuracies by two looks at each image, which are not to be compared with those by one."""
     accuracy = Measure("mirrored_accuracy", "", "", _percent)
     return [
-        f"{model['title']}: by each test image and its mirror image together {_with_std(model, accuracy)} %; the table "
-        "has what one look gives"
+        f"{model['title']}: test accuracy {_with_std(model, accuracy)} % where the probabilities of each image and its "
+        "mirror image are averaged; the table is of the image alone"
         for model in metrics["models"].values()
         if "mirrored_accuracy" in model
     ]
@@ -403,8 +426,8 @@ def _audit(metrics: "Metrics") -> list[str]:
     return [
         f"Labels that look wrong by confident learning: {found} (audit_training.png, audit_test.png)",
         f"Training images, each judged by a network that had not seen it: {_without_suspects(training)}",
-        f"Test images, each network held against what the other four suspect, on average: {_without_suspects(test)}; "
-        "as networks of a kind make the same mistakes, wrong labels cost less than that",
+        f"Test images, averaged over the networks, each judged by the other four: {_without_suspects(test)}; similar "
+        "networks share mistakes, so wrong labels explain less than this",
         f"Images that nearly come twice, less than {NEAR:g} grey levels (root mean square) from each other: {near}; "
         f"identical: {audit['identical_pairs']:,} (audit_pairs.png)",
     ]

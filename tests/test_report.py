@@ -270,12 +270,12 @@ def test_effects_have_a_table_of_their_own(tmp_path):
     lines = report.results_table(run).splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith("| Effect"))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start : start + 4]]
-    assert rows[0] == ["Effect", "points", "95 % interval", "verdict"]
+    assert rows[0] == ["Effect", "difference", "95 % interval", "verdict"]
     assert rows[2:] == [
         ["pool: stride for max", "-0.51", "-0.61 to -0.41", "more than noise"],
         ["pool x optimizer", "+0.02", "-", "one seed: no verdict"],
     ]
-    assert "Effect: of one value in place of the other" in report.results_table(run)
+    assert "of one value in place of the other" in report.results_table(run)
     page = write(tmp_path, run)
     assert "Main effects and interactions" in page
     assert "pool: stride for max" in page
@@ -320,6 +320,7 @@ def test_the_list_says_of_each_recipe_what_was_published_by_whom_and_measured(tm
         "    in short",
         "    published by A. Author",
         "    trained once in 1.5 minutes on cpu in fp32",
+        "    measured before the recipe changed: the networks were ffn",
         "    ffn          FFN                       20 epochs   test accuracy: 88.36 published, 88.50 ± 0.12 measured",
         "    own          Own                        3 epochs   test accuracy:     - published,     - measured",
         "    A note.",
