@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.files import plain
-from fmnist.study_results import combinations
+from fmnist.study_results import change, combinations
 
 if TYPE_CHECKING:
     from fmnist.config import Network, Recipe
@@ -453,7 +453,10 @@ def study_columns(metrics: "Metrics") -> list[Column]:
     rows = combinations(metrics)
     networks = [row.network for row in rows]
     named = {"Network": networks} if len(set(networks)) > 1 else {}
-    named |= {name.replace("_", " "): [row.values[name] for row in rows] for name in metrics["study"]["settings"]}
+    if "baseline" in metrics["study"]:
+        named |= {"Change": [change(rows[0].values, row.values) for row in rows]}
+    else:
+        named |= {name.replace("_", " "): [row.values[name] for row in rows] for name in metrics["study"]["settings"]}
     kinds = ["name", *["setting"] * (len(named) - 1)]
     columns = [Column(header, kind, cells) for (header, cells), kind in zip(named.items(), kinds, strict=True)]
     scores = {

@@ -111,6 +111,12 @@ def reference(study: "Study") -> str:
     return study.get("baseline", study["best"])
 
 
+def change(own: Mapping[str, str], values: Mapping[str, str]) -> str:
+    """In words which of a baseline's `own` settings are others in `values`: "cutout: 0 for 4"; "none" where none is."""
+    changed = [f"{name.replace('_', ' ')}: {values[name]} for {own[name]}" for name in own if values[name] != own[name]]
+    return ", ".join(changed) or "none"
+
+
 def combinations(metrics: "Metrics") -> list[Combination]:
     """The combinations of a study: the one that each other is compared with first, then by validation accuracy."""
     by_other = {comparison["b"]: comparison for comparison in metrics["comparisons"]}

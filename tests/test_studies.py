@@ -381,8 +381,7 @@ def test_against_a_baseline_all_others_are_compared_with_it_and_it_stands_first(
     gained = compared("b", 0.03, interval=[0.01, 0.09]) | {"a": "a", "difference": 0.06}
     metrics = found(MODELS, [gained, compared("c", 0.2, interval=[-0.2, 0.1]) | {"a": "a"}], baseline="a")
     columns = {column.header: column.cells for column in report.results_columns(metrics)}
-    assert columns["hidden"][0] == "64"
-    assert columns["lr"][0] == "0.001"
+    assert columns["Change"] == ["none", "hidden: 256+128 for 64", "lr: 0.01 for 0.001"]
     assert sorted(columns["Against the baseline"]) == ["better on test", "not told apart", "the baseline"]
     assert columns["Against the baseline"][0] == "the baseline"
     assert study_results.combinations(metrics)[1].name == "b"  # the best, though "c" has the same accuracy

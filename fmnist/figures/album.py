@@ -142,8 +142,9 @@ def draw_study(album: Album, metrics: Metrics) -> None:
     """Draw what each setting of a study does to the accuracy on validation images."""
     study, rows = metrics["study"], study_results.trials(metrics["models"])
     varied = ", ".join(name.replace("_", " ") for name in study["settings"])
+    title = metrics["title"] if "baseline" in study else f"Study of {varied}"
     drawn = studies.Study(rows, study["settings"], study["best"], study.get("baseline", ""))
-    album.add("study.png", f"Study of {varied}", lambda path, title: studies.draw(path, drawn, title))
+    album.add("study.png", title, lambda path, title: studies.draw(path, drawn, title))
 
 
 def best_of_study(metrics: Metrics) -> dict[str, Model]:

@@ -19,6 +19,7 @@ from matplotlib.ticker import NullLocator, PercentFormatter
 
 from fmnist.figures.style import BLUE, INK, VERMILION, heatmap, legend_below, looks, name_classes, sheet
 from fmnist.studies import spoken, written
+from fmnist.study_results import change
 
 ACROSS = 4  # panels in a row
 DECADE = 10  # a numeric setting whose values span more gets a logarithmic axis
@@ -154,7 +155,7 @@ def _changes(path: Path | str, study: Study, title: str) -> Figure:
     (baseline,) = {tuple(row[name] for name in study.settings) for row in study.of(name=study.baseline)}
     own = dict(zip(study.settings, baseline, strict=True))
     changes = list(dict.fromkeys(row["name"] for row in study.trials if row["name"] != study.baseline))
-    labels = [_change(own, study.of(name=name)[0]) for name in changes]
+    labels = [change(own, study.of(name=name)[0]) for name in changes]
     measures = {"validation_accuracy": "on validation images, which select", "test_accuracy": "on test images"}
     with sheet(path, 11, 1.8 + 0.36 * len(changes), title) as figure:
         for axes, (measure, words) in zip(figure.subplots(1, 2, sharey=True), measures.items(), strict=True):
@@ -170,12 +171,6 @@ def _changes(path: Path | str, study: Study, title: str) -> Figure:
         if study.seeds > 1:
             legend_below(figure, [_spread_note(f"{study.seeds} seeds")])
     return figure
-
-
-def _change(own: Mapping[str, str], row: Mapping[str, Any]) -> str:
-    """In words what of a baseline's `own` settings is another in `row`."""
-    ((name, value),) = [(name, row[name]) for name in own if row[name] != own[name]]
-    return f"{name.replace('_', ' ')}: {value} for {own[name]}"
 
 
 # Heatmaps
