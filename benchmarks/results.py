@@ -7,6 +7,7 @@ No figure of these pages is typed.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from fmnist import captions, report
@@ -66,15 +67,23 @@ def _percent(fraction: float | None) -> str:
 def section(recipe: Recipe, run: Metrics) -> str:
     """One recipe: how it was run, its table and remarks, and the pictures that come with it."""
     parts = [f"## `{recipe.name}`: {recipe.title}", f"{recipe.summary.capitalize()}.", how(run)]
-    if changes := report.changes_since(run, recipe):
-        parts.append(f"**A run of the recipe as it was; it has changed since:** {'; '.join(changes)}.")
+    parts += changed_since(report.changes_since(run, recipe))
     return "\n\n".join([*parts, report.results_table(run), *pictures(recipe.name, run)])
 
 
 def ablation(name: str, run: Metrics) -> str:
-    """What each ingredient of a recipe gives: the network as it is beside each change alone."""
-    heading = f"## `{run['recipe']}`: {run['title']}"
-    return "\n\n".join([heading, how(run), report.results_table(run), *pictures(name, run)])
+    """What each ingredient of a recipe gives: the network as it is beside each change alone, on its own schedule."""
+    baseline = run["models"][run["study"]["baseline"]]
+    (network,) = (one for one in RECIPES[run["recipe"]].networks if one.name == baseline["variant_of"])
+    own = {name: baseline["config"]["training"][name] for name in ("epochs", "validation")}
+    changes = report.changes_of_network(replace(network, training=replace(network.training, **own)), baseline["config"])
+    parts = [f"## `{run['recipe']}`: {run['title']}", how(run), *changed_since(changes)]
+    return "\n\n".join([*parts, report.results_table(run), *pictures(name, run)])
+
+
+def changed_since(changes: list[str]) -> list[str]:
+    """A line that warns of the `changes`, if there are some."""
+    return [f"**A run of the recipe as it was; it has changed since:** {'; '.join(changes)}."] if changes else []
 
 
 def how(run: Metrics) -> str:

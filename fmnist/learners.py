@@ -86,7 +86,7 @@ class TorchLearner:
         if not self.model.training:  # asked first: it goes through every layer, which a small network notices
             self.model.train()
         if self.config.augment:
-            images = data.augment(images)
+            images = data.augment(images, self.config.shift)
         if self.config.cutout:
             images = data.cut_out(images, self.config.cutout)
         with self.precision:

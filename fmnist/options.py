@@ -411,12 +411,13 @@ def _check_honoured(recipe: Recipe, options: Mapping[str, Any], said: Callable[[
         "nesterov": ("--optimizer sgd --momentum", lambda one: one.optimizer == "sgd" and one.momentum > 0),
         "decay_norms": ("--weight-decay", lambda training: training.weight_decay > 0),
         "warmup": ("--schedule one-cycle or linear", lambda training: training.schedule in ("one-cycle", "linear")),
+        "shift": ("--augment", lambda training: training.augment),
         "patience": ("--validation", lambda training: training.validation > 0),
         "select_best": ("--validation", lambda training: training.validation > 0),
     }
     for name, (needed, honours) in needs.items():
-        # 0 is what they are anyway, but for the two that are on by default.
-        asked = name in options and (options[name] or name in ("select_best", "decay_norms"))
+        # 0 is what they are anyway, but for those that are on by default.
+        asked = name in options and (options[name] or name in ("select_best", "decay_norms", "shift"))
         if asked and not any(map(honours, trainings)):
             raise Refused(f"{said(name)}: is of use with {needed} only")
     by_hand = [network for network in recipe.networks if not network.is_torch]

@@ -41,20 +41,25 @@ def reference_run(folder: Path) -> "Metrics | None":
 
 
 def changes_since(run: "Metrics", recipe: "Recipe") -> list[str]:
-    """What of `recipe` has changed since `run`, in words: such as "v1: conv_dropout was not set, is 0.1".
+    """What of `recipe` has changed since `run`, in words: such as "v1: conv_dropout was not set, is 0.1"."""
+    if run["models"].keys() != {network.name for network in recipe.networks}:
+        return [f"the networks were {', '.join(run['models'])}"]
+    models = [(network, run["models"][network.name]) for network in recipe.networks]
+    return [change for network, model in models for change in changes_of_network(network, model["config"])]
+
+
+def changes_of_network(network: "Network", config: "Mapping[str, Mapping[str, Any]]") -> list[str]:
+    """What of `network` is not as it was in the `config` of a run.
 
     A training setting that was not there yet had its default; one that is no longer there is not asked about.
     """
     from fmnist.config import TrainConfig
 
     defaults = asdict(TrainConfig())
-    if run["models"].keys() != {network.name for network in recipe.networks}:
-        return [f"the networks were {', '.join(run['models'])}"]
     return [
         f"{network.name}: {key} was {then.get(key, 'not set')}, is {now.get(key, 'not set')}"
-        for network in recipe.networks
         for group, now in network.settings.items()
-        for before in [run["models"][network.name]["config"][group]]
+        for before in [config[group]]
         for then in [before if group == "network" else {key: before.get(key, defaults[key]) for key in now}]
         for key in sorted(now.keys() | then.keys())
         if now.get(key) != then.get(key)

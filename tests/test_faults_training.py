@@ -60,8 +60,8 @@ def test_k_epochs_a_stop_and_the_rest_are_n_epochs(bench, tmp_path):
 BATCHES = """
 import zlib
 augment = data.augment
-def told(images):
-    images = augment(images)
+def told(images, shift):
+    images = augment(images, shift)
     print("batch", zlib.crc32(images.numpy().tobytes()))
     return images
 data.augment = told

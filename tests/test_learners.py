@@ -161,17 +161,17 @@ def test_what_a_network_has_frozen_by_itself_stays_frozen():
 
 def test_augmentation_is_asked_for_and_shifts_the_training_images_alone(monkeypatch):
     calls = []
-    monkeypatch.setattr(data, "augment", lambda images: calls.append(len(images)) or images)
-    own = small(augment=True)
+    monkeypatch.setattr(data, "augment", lambda images, shift: calls.append((len(images), shift)) or images)
+    own = small(augment=True, shift=1)
     own.step(IMAGES[:6], LABELS[:6])
     own.log_probabilities(IMAGES[:6])
     small().step(IMAGES[:6], LABELS[:6])
-    assert calls == [6]
+    assert calls == [(6, 1)]
 
 
 def test_squares_are_blackened_after_the_shift_in_the_training_images_alone(monkeypatch):
     calls = []
-    monkeypatch.setattr(data, "augment", lambda images: calls.append("augment") or images)
+    monkeypatch.setattr(data, "augment", lambda images, shift: calls.append("augment") or images)
     monkeypatch.setattr(data, "cut_out", lambda images, size: calls.append(size) or images)
     own = small(augment=True, cutout=9)
     own.step(IMAGES[:6], LABELS[:6])
@@ -267,7 +267,7 @@ def test_the_numpy_network_refuses_what_it_cannot(settings):
 
 def test_the_settings_that_the_numpy_learner_honours_are_those_that_it_or_the_loop_reads():
     unknown = {"optimizer", "momentum", "nesterov", "weight_decay", "decay_norms", "warmup"}
-    unknown |= {"label_smoothing", "augment", "cutout"}
+    unknown |= {"label_smoothing", "augment", "shift", "cutout"}
     for field in fields(TrainConfig):
         if field.name != "schedule":
             assert NumpyLearner.honours(field.name, field.default) is (field.name not in unknown)

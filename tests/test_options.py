@@ -90,7 +90,7 @@ def test_the_other_options_have_limits_too(words, limits):
 
 ALL = {
     **{"epochs": 3, "batch_size": 16, "lr": 1e-9, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1 + 0.2},
-    **{"schedule": "one-cycle", "warmup": 0.15, "label_smoothing": 0.1, "augment": False},
+    **{"schedule": "one-cycle", "warmup": 0.15, "label_smoothing": 0.1, "augment": False, "shift": 1},
     **{"nesterov": True, "decay_norms": False, "cutout": 12},
     **{"validation": 1 / 3, "patience": 5, "select_best": True, "seed": 7, "hidden": [512, 256], "kernels": [8]},
     **{"kernel_size": 5, "pool": "avg", "dropout": 0.25, "models": ["ffn", "cnn"], "network": "my net.py:Net"},
@@ -230,7 +230,7 @@ TWO = Recipe(
             {"kernels": [8], "kernel_size": 5, "pool": "avg", "dropout": 0.2},
             TrainConfig(
                 **{"batch_size": 8, "lr": 0.1, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1, "epochs": 3},
-                **{"schedule": "one-cycle", "warmup": 0.1, "label_smoothing": 0.1, "augment": True},
+                **{"schedule": "one-cycle", "warmup": 0.1, "label_smoothing": 0.1, "augment": True, "shift": 3},
                 **{"nesterov": True, "decay_norms": False, "cutout": 8},
                 **{"validation": 0.2, "patience": 2, "select_best": False, "seed": 1},
             ),
@@ -277,6 +277,7 @@ def test_no_recipe_is_levelled_by_the_learning_rate_that_it_sets_for_each_networ
         ("evolution", {"models": ["v1"], "kernels": [8, 8, 8]}, ["v1", "2 convolutions, not for 3", "--kernels"]),
         ("classic", {"momentum": 0.9}, ["--momentum", "--optimizer sgd"]),
         ("classic", {"warmup": 0.1}, ["--warmup", "--schedule one-cycle"]),
+        ("classic", {"shift": 0}, ["--shift", "--augment"]),
         ("classic", {"patience": 3}, ["--patience", "--validation"]),
         ("classic", {"select_best": True}, ["--select-best", "--validation"]),
         ("evolution", {"models": ["v0"], "augment": True}, ["--augment", "v0", "NumPy"]),
@@ -301,6 +302,7 @@ def test_an_option_that_a_recipe_cannot_honour_is_refused(name, asked, words):
         ("classic", {"schedule": "one-cycle", "warmup": 0.1}),
         ("classic", {"validation": 0.1, "patience": 3, "select_best": True}),
         ("classic", {"momentum": 0.0, "patience": 0}),
+        ("classic", {"augment": True, "shift": 0}),
         ("classic", {"models": ["ffn"], "batch_size": 1}),
         ("evolution", {"models": ["v1"], "optimizer": "adam", "augment": True}),
         ("evolution", {"models": ["v0"], "schedule": "constant", "lr": 0.1, "precision": "fp32", "device": "cpu"}),
