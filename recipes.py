@@ -305,11 +305,13 @@ LONG = TrainConfig(
     warmup=0.2,
     label_smoothing=0.1,
     augment=True,
+    shift=1,
     cutout=12,
 )
-UNTUNED = (
-    "Its settings are those of published short trainings. Chosen on validation images, in six epochs of the small "
-    "network, are the peak rate and the first layer's cosines alone."
+CHOSEN = (
+    "Its settings are those of published short trainings, but for what was chosen on validation images, with the small "
+    "network: the peak rate and the first layer's cosines in 6 epochs, and in 25 shifts by one pixel at the most (one "
+    "seed: 94.38 %; by two 93.90, by none 94.18)."
 )
 # Three blocks of convolutions, each halving the maps behind its first: 26x26, 13x13, 6x6, 3x3.
 BLOCKS = {
@@ -335,7 +337,7 @@ RECORD = Recipe(
         ),
     ),
     auditor=AUDITOR,
-    notes=(UNTUNED,),
+    notes=(CHOSEN,),
 )
 
 RECORD_SMALL = Recipe(
@@ -348,11 +350,11 @@ RECORD_SMALL = Recipe(
             title="CNN, 0.1 M",
             class_path="cnn:CNN",
             arguments={"kernels": [16, 28, 28, 48, 48, 54, 54], **BLOCKS},
-            training=replace(LONG, epochs=100, cutout=4),
+            training=replace(LONG, epochs=100, cutout=8),
         ),
     ),
     auditor=AUDITOR,
-    notes=(UNTUNED,),
+    notes=(CHOSEN,),
 )
 
 EXPLORE = Recipe(
