@@ -350,7 +350,7 @@ RECORD_SMALL = Recipe(
             title="CNN, 0.1 M",
             class_path="cnn:CNN",
             arguments={"kernels": [16, 28, 28, 48, 48, 54, 54], **BLOCKS},
-            training=replace(LONG, epochs=100, cutout=8),
+            training=replace(LONG, epochs=90, cutout=8),
         ),
     ),
     auditor=AUDITOR,
