@@ -3,7 +3,7 @@
     python -m benchmarks.results > docs/results.md    the page of results
     python -m benchmarks.results --readme             the README's table of all recipes
 
-No figure of these pages is typed.
+No figure of these pages is typed, but in the recipes' notes.
 """
 
 import sys
