@@ -70,7 +70,8 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
         recipe, finished = studies.without_diverged(recipe, planned, diverged)
         keep_weights(finished, run.results)
         metrics = present(recipe, finished, dataset, machine, run.results)
-        run.finish({trial.name for trial in planned} - {trial.name for trial in finished})
+        run.leave_out({trial.name for trial in planned} - {trial.name for trial in finished})
+        run.finish()
         page.add_figures(folder / "report.html", run.drawn())
     except Stopped as stop:
         stop.advice = f"every finished epoch is saved; to go on: {how_to_resume(asked)}"

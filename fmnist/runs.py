@@ -171,11 +171,12 @@ class Run:
         counts = (one.get("machine", {}).get("threads") for one in trainings)
         return next((count for count in counts if isinstance(count, int) and count > 0), None)
 
-    def finish(self, left_out: Iterable[str] = ()) -> None:
-        """Put the results in their place: what is missing of a finished run, else all, for those of the run before.
+    def leave_out(self, trials: Iterable[str]) -> None:
+        """Take note of the trials of which nothing stands in the results that are about to be finished."""
+        self.notes["left_out"] = sorted(trials)
 
-        Of trials that are `left_out` nothing stands in them.
-        """
+    def finish(self) -> None:
+        """Put the results in their place: what is missing of a finished run, else all, for those of the run before."""
         files = {path.name: _digest(path) for path in sorted(self.results.iterdir())}
         if self.is_trained:
             missing = self.missing()
@@ -188,7 +189,7 @@ class Run:
             write_json(self.kept / "run.json", self.notes | {"files": self.notes["files"] | made})
             print(f"made again, as they were missing: {', '.join(missing)}")
             return
-        write_json(self.results / "run.json", self.notes | {"files": files, "left_out": sorted(left_out)})
+        write_json(self.results / "run.json", self.notes | {"files": files})
         self.results.replace(self.folder / ".finished")
         self._publish()
 
