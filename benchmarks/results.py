@@ -53,7 +53,8 @@ def overview() -> str:
         ]
         cells = (f"`{recipe.name}`", recipe.summary, _listed(published), _listed(measured))
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+    table = "\n".join(rows)
+    return f"{table}\n\n\\*: of an earlier version of the recipe." if "\\*" in table else table
 
 
 def _listed(cells: list[str]) -> str:
