@@ -1,6 +1,6 @@
 """What does a trial cost beside its training? A thousand that take one step, by each way to spread them; Markdown.
 
-python -m benchmarks.scaling                     half an hour on two cores; needs Dask for the cluster, on loopback
+python -m benchmarks.scaling                     minutes on two quick cores; needs Dask for the cluster, on loopback
 python -m benchmarks.scaling --trials 20 30 40   to see that it runs: figures of no value
 """
 
