@@ -117,9 +117,10 @@ def draw_models(album: Album, extra: Sequence[str], metrics: Metrics, predicted:
     if "study" in metrics:
         draw_study(album, metrics)
         models = best_of_study(metrics)
-        beside = ("the baseline and ", 1) if "baseline" in metrics["study"] else ("", 0)
-        best = f", {beside[0]}the {len(models) - beside[1]} best on validation"
-        chosen = best if len(models) < len(metrics["models"]) else ""
+        if len(models) < len(metrics["models"]):
+            with_baseline = "baseline" in metrics["study"]
+            what = f"the baseline and the {len(models) - 1}" if with_baseline else f"the {len(models)}"
+            chosen = f", {what} best on validation"
     by_step = "steps" in extra
     album.add("loss_curves.png", f"Loss{chosen}", curves.loss_curves, models, by_step=by_step)
     album.add("accuracy_curves.png", f"Accuracy{chosen}", curves.accuracy_curves, models)

@@ -22,6 +22,7 @@ from fmnist.studies import spoken, written
 from fmnist.study_results import change
 
 ACROSS = 4  # panels in a row
+MEASURES = {"validation_accuracy": "on validation images, which select", "test_accuracy": "on test images"}
 DECADE = 10  # a numeric setting whose values span more gets a logarithmic axis
 
 
@@ -62,9 +63,8 @@ def draw(path: Path | str, study: Study, title: str) -> Figure:
 
 
 def _one_setting(path: Path | str, study: Study, name: str, title: str) -> Figure:
-    measures = {"validation_accuracy": "on validation images, which select", "test_accuracy": "on test images"}
     with sheet(path, 11, 4.6, title) as figure:
-        for axes, (measure, words) in zip(figure.subplots(1, 2, sharey=True), measures.items(), strict=True):
+        for axes, (measure, words) in zip(figure.subplots(1, 2, sharey=True), MEASURES.items(), strict=True):
             _along(axes, study, name, measure)
             axes.set_title(words)
         _accuracy_axis(figure.axes[0])
@@ -152,13 +152,11 @@ def _spread_note(of: str) -> list[Line2D]:
 
 def _changes(path: Path | str, study: Study, title: str) -> Figure:
     """Draw how far each change is from the baseline: the difference of every seed, their mean and spread."""
-    (baseline,) = {tuple(row[name] for name in study.settings) for row in study.of(name=study.baseline)}
-    own = dict(zip(study.settings, baseline, strict=True))
+    own = {name: study.of(name=study.baseline)[0][name] for name in study.settings}
     changes = list(dict.fromkeys(row["name"] for row in study.trials if row["name"] != study.baseline))
     labels = [change(own, study.of(name=name)[0]) for name in changes]
-    measures = {"validation_accuracy": "on validation images, which select", "test_accuracy": "on test images"}
     with sheet(path, 11, 1.8 + 0.36 * len(changes), title) as figure:
-        for axes, (measure, words) in zip(figure.subplots(1, 2, sharey=True), measures.items(), strict=True):
+        for axes, (measure, words) in zip(figure.subplots(1, 2, sharey=True), MEASURES.items(), strict=True):
             before = {row["seed"]: row[measure] for row in study.of(name=study.baseline)}
             for place, name in enumerate(changes):
                 points = [100 * (row[measure] - before[row["seed"]]) for row in study.of(name=name)]
