@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import resize
 
-from cnn import CNN, ResNet18
+from cnn import CNN, Ensemble, ResNet18
 from ffn import FFN
 from fmnist.config import Network, Recipe, TrainConfig
+from fmnist.layers import Pixels
 from recipes import RECIPES
 
 
@@ -134,7 +135,10 @@ def test_pixels_are_prepared_as_the_author_has_them(recipe):
         if network.is_torch:
             size = 32 if network.name == "resnet18" else 28
             wanted = resize(scaled(image, recipe)[:, None], [size, size], antialias=True)
-            torch.testing.assert_close(network.build().pixels(image.byte()).double(), wanted, rtol=0, atol=2e-6)
+            first = [module for module in network.build().modules() if isinstance(module, Pixels)]
+            assert len(first) == network.arguments.get("members", 1)
+            for pixels in first:
+                torch.testing.assert_close(pixels(image.byte()).double(), wanted, rtol=0, atol=2e-6)
 
 
 # Every network
@@ -201,7 +205,7 @@ def test_a_docstring_prints_the_layers_that_there_are(kind):
     assert printed == outputs(kind())
 
 
-@pytest.mark.parametrize("kind", [FFN, CNN, ResNet18])
+@pytest.mark.parametrize("kind", [FFN, CNN, Ensemble, ResNet18])
 def test_a_docstring_counts_the_parameters_and_explains_every_argument(kind):
     (count,) = re.findall(r"([\d,]+) parameters", kind.__doc__)
     assert int(count.replace(",", "")) == sum(tensor.numel() for tensor in kind().parameters())
