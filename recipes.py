@@ -307,14 +307,15 @@ LONG = TrainConfig(
     augment=True,
     cutout=12,
 )
-UNTUNED = (
-    "Its settings are those of published short trainings. Chosen on validation images, in six epochs of the small "
-    "network, are the peak rate and the first layer's cosines alone."
-)
 CHOSEN = (
     "Its settings are those of published short trainings, but for what was chosen on validation images, with the small "
     "network: the peak rate and the first layer's cosines in 6 epochs, and in 25 shifts by one pixel at the most (one "
     "seed: 94.38 %; by two 93.90, by none 94.18)."
+)
+THREE = (
+    "Its three networks learn from a part of every batch each, and answer by the mean of their probabilities. On "
+    "validation images they did as well as one network of 0.9 million parameters that learnt from 30,000 images for as "
+    "long (one seed: 94.62 %, loss 0.2315; the one 94.70 and 0.2351)."
 )
 # Three blocks of convolutions, each halving the maps behind its first: 26x26, 13x13, 6x6, 3x3.
 BLOCKS = {
@@ -340,13 +341,13 @@ RECORD = Recipe(
         ),
     ),
     auditor=AUDITOR,
-    notes=(UNTUNED,),
+    notes=(CHOSEN, THREE),
 )
 
 RECORD_SMALL = Recipe(
     name="record-small",
     title="accuracy with under 100,000 parameters",
-    summary="record's network with a third of its kernels",
+    summary="one network of seven convolutions, learning from such images",
     networks=(
         Network(
             name="cnn",
