@@ -201,11 +201,21 @@ def _processes(count: int, each: int, folder: Path) -> Iterator[Executor]:
         yield executor
         executor.shutdown()
     except BaseException:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _threads_silenced():
             warnings.simplefilter("ignore")  # where there is no pgrep loky looks for no grandchildren; there are none
             executor.shutdown(kill_workers=True)
         remove_partial(folder)
         raise
+
+
+@contextmanager
+def _threads_silenced() -> Iterator[None]:
+    """Print nothing of what ends other threads: loky's looks for a waiting trial that it has already forgotten."""
+    before, threading.excepthook = threading.excepthook, lambda _: None
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _set_up(parent: int) -> None:

@@ -75,6 +75,21 @@ def test_ctrl_c_in_a_terminal_saves_every_trial_and_leaves_nothing_behind(held, 
     goes_on(held, tmp_path)
 
 
+@needs.linux
+@pytest.mark.fault(21, "Ctrl-C once; twice")
+def test_ctrl_c_while_many_trials_wait_is_answered_in_one_line(held, tmp_path):
+    held.hold()
+    with child.started(**held.settings(tmp_path, "--jobs", "2", "--seeds", "12")) as process:
+        held.wait_for(2)
+        started = descendants(process.pid)
+        os.kill(process.pid, signal.SIGINT)
+        done = child.finish(process)
+    assert done.returncode == 130
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert all_end(started)
+    assert is_left_clean(tmp_path)
+
+
 def goes_on(held: Held, output: Path) -> None:
     """Check that both trials are saved as of the epoch before, and end as if nothing had happened."""
     assert epochs_saved(output / "classic" / "checkpoints") == {"net-seed0": 1, "net-seed1": 1}
