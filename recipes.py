@@ -334,7 +334,7 @@ RECORD = Recipe(
     networks=(
         Network(
             name="cnn",
-            title="3 CNNs, 1 M",
+            title="Ensemble, 1 M",
             class_path="cnn:Ensemble",
             arguments={"members": 3, "kernels": [16, 36, 36, 72, 72, 128, 128], **BLOCKS},
             training=replace(LONG, epochs=198, batch_size=3 * 512, shift=1),
