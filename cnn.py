@@ -1,5 +1,6 @@
 """The convolutional networks: CNN, configurable, ensembles of it, and ResNet-18 for images of one channel."""
 
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -169,16 +170,19 @@ class Ensemble(nn.Module):
     Smaller Models is More Efficient than Single Large Models", arXiv 2005.00570. Raises ValueError, in words for the
     user, where the arguments make no network.
 
-    members    number of CNNs
-    kernels    of each of them: number of kernels of each convolution, and
-    arguments  others that `CNN` takes
+    members    number of CNNs, and
+    arguments  of each of them: see `CNN`
     """
 
-    def __init__(self, members: int = 3, kernels: Sequence[int] = (32, 64), **arguments: Any) -> None:
+    # The command line offers what the signature names.
+    _members = inspect.Parameter("members", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=3, annotation=int)
+    __signature__ = inspect.Signature([_members, *inspect.signature(CNN).parameters.values()])
+
+    def __init__(self, members: int = 3, **arguments: Any) -> None:
         super().__init__()
         if members < 1:
             raise ValueError("an ensemble without members")
-        self.members = nn.ModuleList(CNN(kernels, **arguments) for _ in range(members))
+        self.members = nn.ModuleList(CNN(**arguments) for _ in range(members))
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 [B, 28, 28] -> logits [B, 10]
         if self.training:

@@ -400,6 +400,12 @@ def _check_no_design(recipe: Recipe, name: str, said: Callable[[str], str] = opt
         )
 
 
+def _drops(network: Network) -> bool:
+    """Whether `network` has a layer behind which its argument `dropout` acts."""
+    known = network.parameters
+    return "dropout" in known and ("dense" not in known or bool(network.argument("dense")))
+
+
 def _check_honoured(recipe: Recipe, options: Mapping[str, Any], said: Callable[[str], str] = option) -> None:
     """Raise Refused for an option that would change nothing, or that a network's own way of learning does not know.
 
@@ -420,6 +426,9 @@ def _check_honoured(recipe: Recipe, options: Mapping[str, Any], said: Callable[[
         asked = name in options and (options[name] or name in ("select_best", "decay_norms", "shift"))
         if asked and not any(map(honours, trainings)):
             raise Refused(f"{said(name)}: is of use with {needed} only")
+    if options.get("dropout") and not any(map(_drops, recipe.networks)):
+        names = ", ".join(network.name for network in recipe.networks)
+        raise Refused(f"{said('dropout')}: acts behind hidden dense layers, and {names} has none; leave it out")
     by_hand = [network for network in recipe.networks if not network.is_torch]
     if not by_hand:
         return

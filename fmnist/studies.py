@@ -250,11 +250,15 @@ def _annotation(network: Network, name: str) -> Any:
     parameter = network.parameters[name]
     try:
         return typing.get_type_hints(import_class(network.class_path).__init__)[name]
-    except (KeyError, NameError, TypeError):  # a network of the user's own, without annotations that can be read
-        default = parameter.default
-        if isinstance(default, (list, tuple)) and default:
-            return Sequence[type(default[0])]
-        return type(default) if isinstance(default, (bool, int, float, str)) else None
+    except KeyError:  # of an ensemble, whose signature says more than its constructor; or without an annotation
+        if parameter.annotation is not parameter.empty:
+            return parameter.annotation
+    except (NameError, TypeError):  # of a network of the user's own: an annotation that cannot be read
+        pass
+    default = parameter.default
+    if isinstance(default, (list, tuple)) and default:
+        return Sequence[type(default[0])]
+    return type(default) if isinstance(default, (bool, int, float, str)) else None
 
 
 def variant(network: Network, varied: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Network:

@@ -273,6 +273,8 @@ def test_no_recipe_is_levelled_by_the_learning_rate_that_it_sets_for_each_networ
         ("classic", {"models": ["ffn"], "kernel_size": 5}, ["--kernel-size", "ffn", "none has convolutions"]),
         ("classic", {"models": ["ffn"], "pool": "avg"}, ["--pool", "ffn", "none has downsampling"]),
         ("resnet", {"models": ["resnet18"], "dropout": 0.1}, ["--dropout", "resnet18", "none has dropout"]),
+        ("record-small", {"dropout": 0.1}, ["--dropout", "cnn", "behind hidden dense layers"]),
+        ("record", {"dropout": 0.1}, ["--dropout", "cnn", "behind hidden dense layers"]),
         ("classic", {"kernels": [8] * 5}, ["cnn", "shrink to nothing", "--kernels"]),
         ("evolution", {"models": ["v1"], "kernels": [8, 8, 8]}, ["v1", "2 convolutions, not for 3", "--kernels"]),
         ("classic", {"momentum": 0.9}, ["--momentum", "--optimizer sgd"]),
@@ -307,6 +309,7 @@ def test_an_option_that_a_recipe_cannot_honour_is_refused(name, asked, words):
         ("evolution", {"models": ["v1"], "optimizer": "adam", "augment": True}),
         ("evolution", {"models": ["v0"], "schedule": "constant", "lr": 0.1, "precision": "fp32", "device": "cpu"}),
         ("explore", {"device": "cpu"}),
+        ("record", {"pool": "stride", "kernels": [4] * 7, "dropout": 0.0}),
     ],
     ids=str,
 )
