@@ -160,7 +160,9 @@ class Run:
         elif any(self.kept.glob("*/*.pt")):
             aside = _free(self.folder / "checkpoints.unfinished")
             self.kept.replace(aside)
-            print(f"checkpoints of an unfinished run are kept in {aside}; renamed checkpoints, they can be resumed")
+            print(
+                f"checkpoints of an unfinished run are kept in {aside}; in the place of checkpoints, they can be resumed"
+            )
         else:
             shutil.rmtree(self.kept)
 
