@@ -14,6 +14,7 @@ from fmnist.layers import MEAN, STD, Dropout, Pixels, without_scale
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": partial(nn.LeakyReLU, 0.1)}  # its slope below zero
 POOLS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+MOST_MEMBERS = 64  # of an ensemble
 
 
 class CNN(nn.Module):
@@ -141,6 +142,8 @@ def _per_convolution(padding: int | Sequence[int] | None, count: int, kernel_siz
     paddings = [padding] * count if isinstance(padding, int) else list(padding)
     if len(paddings) != count:
         raise ValueError(f"the padding is laid down for {len(paddings)} convolutions, not for {count}")
+    if min(paddings) < 0:
+        raise ValueError("a convolution has a padding below 0")
     return paddings
 
 
@@ -180,8 +183,8 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: int = 3, **arguments: Any) -> None:
         super().__init__()
-        if members < 1:
-            raise ValueError("an ensemble without members")
+        if not 1 <= members <= MOST_MEMBERS:
+            raise ValueError(f"an ensemble of {members:,} members; there may be 1 to {MOST_MEMBERS}")
         self.members = nn.ModuleList(CNN(**arguments) for _ in range(members))
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 [B, 28, 28] -> logits [B, 10]
@@ -193,14 +196,16 @@ class Ensemble(nn.Module):
     @torch.jit.unused
     def _each_its_part(self, images: Tensor) -> Tensor:
         """Return the logits of each member's part of the images, whose loss moves it as if the part were the batch."""
-        members = list(self.members)
-        parts = images.chunk(min(len(members), max(1, len(images) // 2)))  # batch norm needs two images
-        if len(parts) < len(members):  # of the few images of a last batch some learn, each time others
-            members = [members[n] for n in torch.randperm(len(members))[: len(parts)].tolist()]
-        logits = torch.cat([member(part) for member, part in zip(members, parts, strict=True)])
-        if logits.requires_grad:  # a loss is the mean over all images, and a member's own the mean over its part
-            logits.register_hook(lambda gradient: gradient * len(parts))
-        return logits
+        if len(images) < 2 * len(self.members):  # batch norm needs two images: few are for all members together
+            return torch.stack([member(images) for member in self.members]).mean(dim=0)
+
+        def learns(member: nn.Module, part: Tensor) -> Tensor:
+            logits, times = member(part), len(images) / len(part)
+            if logits.requires_grad:  # the loss is the mean over all images; a member's own, over its part
+                logits.register_hook(lambda gradient: gradient * times)
+            return logits
+
+        return torch.cat(list(map(learns, self.members, images.tensor_split(len(self.members)))))
 
 
 class ResNet18(nn.Module):

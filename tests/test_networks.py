@@ -299,13 +299,16 @@ def test_each_member_learns_from_its_part_of_every_batch_as_if_it_were_alone():
         torch.testing.assert_close(member.state_dict(), learner.weights())
 
 
-@pytest.mark.parametrize(("count", "members"), [(1, 1), (3, 1), (4, 2), (5, 2), (6, 3), (7, 3)])
-def test_so_many_members_learn_from_a_small_batch(count, members):
-    ensemble = Ensemble(3, **MEMBER).train()
-    logits = ensemble(torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8))
-    assert logits.shape == (count, 10)
-    logits.sum().backward()
-    assert sum(member.classifier.output.weight.grad is not None for member in ensemble.members) == members
+@pytest.mark.parametrize("dense", [[], [8]])
+def test_an_ensemble_learns_from_batches_of_any_size(dense):
+    config = TrainConfig(optimizer="sgd", lr=0.1, momentum=0.9)
+    ensemble = Ensemble(3, **MEMBER | {"dense": dense})
+    learner = TorchLearner(ensemble, config, Machine(torch.device("cpu"), "fp32"), 9)
+    for count in (4, 7, 2, 6, 5, 3, 8):
+        before = [member.classifier.output.weight.clone() for member in ensemble.members]
+        learner.step(torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8), torch.randint(0, 10, (count,)))
+        for member, weight in zip(ensemble.members, before, strict=True):
+            assert not torch.equal(member.classifier.output.weight, weight)
 
 
 # Networks that are none
@@ -326,7 +329,10 @@ NOTHING = "no kernels, no units, or kernels without pixels"
         (CNN, {"dense": [0]}, NOTHING),
         (CNN, {"kernel_size": 0}, NOTHING),
         (FFN, {"hidden": [0]}, "at least one unit"),
-        (Ensemble, {"members": 0}, "without members"),
+        (Ensemble, {"members": 0}, "ensemble of 0 members"),
+        (Ensemble, {"members": 10**9}, "ensemble of 1,000,000,000 members; there may be 1 to 64"),
+        (CNN, {"padding": -1}, "padding below 0"),
+        (CNN, {"kernels": [4, 4], "padding": [0, -1]}, "padding below 0"),
         (Ensemble, {"kernels": [4, 0]}, NOTHING),
     ],
 )
