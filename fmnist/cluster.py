@@ -69,7 +69,10 @@ def _check(client: "Client", ours: dict[str, str], place: Path) -> None:
         client.wait_for_workers(1, timeout=PATIENCE)
     except TimeoutError:
         raise Refused("there are no workers; start some, see docs/cluster.md") from None
-    faults = client.run(_question(ours, str(place)))
+    answers = client.run(_question(ours, str(place)), on_error="return")
+    faults = {
+        worker: _in_words(answer) if isinstance(answer, Exception) else answer for worker, answer in answers.items()
+    }
     faults |= {
         worker: f"has {count} threads, and one process has one seed: start it with --nthreads 1"
         for worker, count in client.nthreads().items()
@@ -79,6 +82,12 @@ def _check(client: "Client", ours: dict[str, str], place: Path) -> None:
     if told:
         more = f", and {len(told) - 3} more" if len(told) > 3 else ""
         raise Refused(f"the worker {'; the worker '.join(told[:3])}{more}")
+
+
+def _in_words(error: Exception) -> str:
+    """Why a worker could not even be asked: a question is Python's own code, which another Python does not read."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+    return f"does not understand this program ({reason}): start it by Python {platform.python_version()}"
 
 
 def _question(ours: dict[str, str], place: str) -> Callable[[], str | None]:

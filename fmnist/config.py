@@ -92,7 +92,7 @@ class Network:
         file, _, name = self.class_path.rpartition(":")
         described = {"class": f"{Path(file).name}:{name}", **self.arguments}
         if self.is_users_own:  # a class can be rewritten between a run and its resumption
-            described["sha256"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+            described["sha256"] = _digest(file)
         return {"network": described, "training": asdict(self.training)}
 
     @property
@@ -201,6 +201,12 @@ def import_class(class_path: str) -> type:
         if not issubclass(attribute, nn.Module):
             raise Refused(f"{class_path}: {name} is no torch.nn.Module")
     return attribute
+
+
+@cache
+def _digest(path: str) -> str:
+    """The SHA-256 of the file at `path` as it was when first asked for: what is imported is not read again either."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @cache

@@ -35,8 +35,9 @@ class Stopped(BaseException):
 def run(main: Callable[[], None]) -> int:
     """Call `main` and return the exit code of the process; expected errors become one line on standard error."""
     _catch_signals()
-    if sys.stdout is None:  # closed by whoever started the program
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the program
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
     if hasattr(sys.stdout, "reconfigure"):
         # Each line shows in a file or pipe as it is printed, and outlives a kill; a path may hold any bytes.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")

@@ -308,9 +308,10 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     findings = () if own or "models" in options else recipe.findings
     recipe = _chosen(recipe, options.get("models"))
     if "network" in options:
-        recipe = replace(
-            recipe, networks=(users_own(options["network"], recipe.networks[-1].training),), baseline="", factors=()
-        )
+        own_network = users_own(options["network"], recipe.networks[-1].training)
+        if recipe.auditor and own_network.name == recipe.auditor.name:
+            raise Refused(f"--network {options['network']}: {recipe.name} has an {own_network.name}; rename the class")
+        recipe = replace(recipe, networks=(own_network,), baseline="", factors=())
     for name, value in options.items():
         if name in TRAINING_OPTIONS:
             recipe = _with_training(recipe, name, value)

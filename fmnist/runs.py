@@ -41,7 +41,9 @@ class Run:
     """
 
     def __init__(self, folder: Path, resume: bool, options: dict[str, Any], may_begin: bool = False) -> None:
-        self.folder, self.options = Path(folder), options
+        folder = Path(folder)
+        # The run before is moved to a place beside the folder itself: beside a link is perhaps another disk.
+        self.folder, self.options = folder.resolve() if folder.is_symlink() else folder, options
         self.kept, self.results = self.folder / "checkpoints", self.folder / ".results"
         self.trainings: dict[str, dict] = {}  # settings of each trial, by name
         self._publish()  # of a run that was killed just then
@@ -135,6 +137,8 @@ class Run:
         """Make room for a new run beside the results of a finished one, or go on."""
         if not self.resume and (self.kept / "run.json").exists() and not os.access(self.folder.parent, os.W_OK):
             raise Refused(f"{self.folder.parent}: cannot be written, to keep the run before; name another --output-dir")
+        if not self.resume and (self.kept / "run.json").exists() and os.path.ismount(self.folder):
+            raise Refused(f"{self.folder}: is a disk of its own, and keeps the run before; name another --output-dir")
         shutil.rmtree(self.results, ignore_errors=True)
         shutil.rmtree(self.folder / DATA, ignore_errors=True)
         if not self.resume:
@@ -143,11 +147,20 @@ class Run:
             self.kept.mkdir()
         if not self.is_trained:
             if self.notes["files"]:  # more seeds: as the former run it is to be whole
-                shutil.copytree(self.kept, self.folder / "checkpoints.finished", dirs_exist_ok=True)
+                self._copy_checkpoints(self.folder / "checkpoints.finished")
             options = {name: value for name, value in self.options.items() if name not in FORGOTTEN}
             self.notes |= {"options": options, "trainings": self.trainings, "files": {}}
         write_json(self.kept / "run.json", self.notes)
         self.results.mkdir()
+
+    def _copy_checkpoints(self, place: Path) -> None:
+        try:
+            shutil.copytree(self.kept, place, dirs_exist_ok=True)
+        except shutil.Error as error:  # which lists, for each file, where from, where to, and why not
+            reason = error.args[0][0][2]
+            raise Failed(
+                f"{place}: cannot be written ({reason}); what is trained is kept: make room, then --resume"
+            ) from None
 
     def _set_checkpoints_aside(self) -> None:
         """Keep the checkpoints that stand here: with the finished run whose they are, else as of an unfinished one."""
@@ -160,9 +173,7 @@ class Run:
         elif any(self.kept.glob("*/*.pt")):
             aside = _free(self.folder / "checkpoints.unfinished")
             self.kept.replace(aside)
-            print(
-                f"checkpoints of an unfinished run are kept in {aside}; in the place of checkpoints, they can be resumed"
-            )
+            print(f"checkpoints of an unfinished run are kept in {aside}; moved to {self.kept}, they can be resumed")
         else:
             shutil.rmtree(self.kept)
 

@@ -1,5 +1,6 @@
 """The training loop: one for every network, straight, and resumable at every epoch. Never imports matplotlib."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -60,6 +61,8 @@ def fit(
         row = summarise(losses, int(correct), [len(batch) for batch in batches], seconds)
         if len(validation_indices):
             row |= validate(learner, images[validation_indices], labels[validation_indices])
+            if not math.isfinite(row["validation_loss"]):
+                raise Diverged(f"the validation loss is no finite number after epoch {epoch}; a smaller --lr may help")
         learner.end_epoch(row.get("validation_loss", row["train_loss"]))
         history = [*history, row]
         if selected_epoch(history, config) == epoch:

@@ -9,6 +9,7 @@ another, side by side (`fmnist.workers`), or on other machines (`fmnist.cluster`
 """
 
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from fmnist.checkpoints import Checkpoints
 from fmnist.config import Network, Recipe, TrainConfig
 from fmnist.data import FashionMNIST
 from fmnist.device import Machine
-from fmnist.errors import Failed, Refused
+from fmnist.errors import Diverged, Failed, Refused
 from fmnist.evaluation import Evaluation, Predictions
 from fmnist.files import atomic_write, write_json
 
@@ -145,6 +146,8 @@ def _train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool]) -
     device.give_back_memory()
     indices = training_data.train_indices, training_data.validation_indices
     scored = evaluation.evaluate(learner, dataset, *indices, mirrored=config.augment)
+    if not math.isfinite(scored.test_loss):  # the weights are: so large that they overflow
+        raise Diverged("the test loss is no finite number; a smaller --lr may help")
     store(trial, metrics.Trained(network, progress.history, best, scored, learner.cost()))
 
 

@@ -28,7 +28,7 @@ from fmnist import cluster, trials
 from fmnist.checkpoints import Checkpoints
 from fmnist.data import FashionMNIST
 from fmnist.errors import Diverged, Failed, Refused, in_words
-from fmnist.files import remove_partial
+from fmnist.files import atomic_write, remove_partial
 from fmnist.trials import Trial
 
 DATA = ".data"  # beside the run's results: the copy of the data set that workers read
@@ -137,7 +137,10 @@ def _copied(dataset: FashionMNIST, folder: Path) -> Iterator[Path]:
     place.mkdir(exist_ok=True)
     try:
         for name, tensor in zip(FashionMNIST._fields, dataset[:4], strict=False):
-            np.save(place / f"{name}.npy", tensor.cpu().numpy())
+            array = tensor.cpu().contiguous().numpy()
+            with atomic_write(place / f"{name}.npy") as file:  # np.save itself does not say that a disk is full
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+                file.write(array.data)
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -255,7 +258,10 @@ def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: 
     ended: queue.SimpleQueue[tuple[Trial, Future]] = queue.SimpleQueue()
     with _signals_held():
         for trial in left:
-            future = executor.submit(task, trial, place)
+            try:
+                future = executor.submit(task, trial, place)
+            except BrokenExecutor:  # by the death of a process that trains already
+                raise Failed(PROCESS_LOST) from None
             future.add_done_callback(lambda future, trial=trial: ended.put((trial, future)))
     failures: dict[str, Exception] = {}
     with Progress(left) as progress:

@@ -9,11 +9,31 @@ import pytest
 
 from fmnist import cluster
 from fmnist.cluster import ROOT
+from fmnist.errors import Refused
 from tests.helpers import child, dask, needs
 from tests.helpers.bench import difference
 from tests.helpers.held import is_left_clean, results
 
 CLUSTER = "SIGKILL of a cluster's worker in mid-epoch, of its scheduler, or of the run that handed it work"
+
+
+def test_a_worker_that_cannot_even_be_asked_is_refused_in_words(tmp_path):
+    class Client:
+        def wait_for_workers(self, *_, **__): ...
+        def run(self, _question, on_error):
+            assert on_error == "return"
+            return {"tcp://a:1": TypeError("code expected at most 16 arguments,\ngot 18"), "tcp://b:1": None}
+
+        def nthreads(self):
+            return {"tcp://a:1": 1, "tcp://b:1": 1}
+
+    with pytest.raises(Refused) as caught:
+        cluster._check(Client(), {}, tmp_path)
+    assert str(caught.value).startswith(
+        "the worker tcp://a:1 does not understand this program (TypeError: code expected"
+    )
+    assert "got 18): start it by Python 3." in str(caught.value)
+    assert "tcp://b" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

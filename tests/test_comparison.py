@@ -126,6 +126,17 @@ def test_one_seed_is_compared_by_the_images(writer, dataset):
     assert found["p_value"] == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
 
 
+def test_the_auditors_of_a_run_are_not_compared(writer, dataset):
+    auditors = [{"name": "auditor", "seed": n, "wrong": wrong(0.1, n), "data": {"part judged": n}} for n in range(2)]
+    folders = [
+        writer.run("record", {"name": "cnn", "wrong": wrong(0.2)}, *auditors),
+        writer.run("record-small", {"name": "cnn", "wrong": wrong(0.3, 1), "hidden": []}, *auditors),
+    ]
+    assert len(comparison.read(folders, dataset).entries) == 2
+    alone = writer.run("explore", *auditors)
+    assert "that run has trained no network" in refusal([folders[0], alone], dataset)
+
+
 def test_of_many_networks_each_is_compared_with_the_best_on_validation(writer, dataset):
     own = [
         {"name": f"v{n}", "hidden": [n], "wrong": wrong(0.1 + n / 50, n), "validation": 0.8 + (n == 5) / 10}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fashionmnist
-from fmnist import data, options, trials
+from fmnist import config, data, options, trials
 from fmnist.checkpoints import Checkpoints, rebuild
 from fmnist.config import Network, Recipe, TrainConfig, import_class
 from fmnist.device import Machine
@@ -191,6 +191,8 @@ def test_the_settings_tell_when_its_file_has_changed(tmp_path):
     digest = hashlib.sha256(NET.encode()).hexdigest()
     assert network.settings["network"] == {"class": "my_net.py:Net", "sha256": digest}
     (tmp_path / "my_net.py").write_text(NET + "# changed\n")
+    assert network.settings["network"]["sha256"] == digest  # in this process, which has imported what was there
+    config._digest.cache_clear()
     assert network.settings["network"]["sha256"] != digest
 
 

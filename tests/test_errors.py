@@ -83,6 +83,25 @@ def test_stopped_says_how_to_go_on_and_no_library_can_swallow_it(capsys):
 
 # Real signals and pipes, in children that import no torch
 
+
+@needs.posix
+@pytest.mark.parametrize(("raised", "exit_code"), [("", 0), ("raise errors.Refused('no')", 2)])
+def test_with_standard_error_closed_the_exit_code_is_the_same(raised, exit_code):
+    program = f"""
+import sys
+from tqdm import tqdm
+from fmnist import errors
+
+def main():
+    assert list(tqdm(range(3), disable=None)) == [0, 1, 2]
+    {raised or "pass"}
+
+errors.leave(errors.run(main))
+"""
+    done = subprocess.run(["sh", "-c", '"$0" -c "$1" 2>&-', sys.executable, program], cwd=ROOT, timeout=60)
+    assert done.returncode == exit_code
+
+
 WAIT = "print('ready', flush=True); time.sleep(60)"
 CLEAN_UP_FOR_EVER = f"""
     try:

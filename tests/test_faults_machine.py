@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmnist import checkpoints, download, files
+from fmnist import checkpoints, download, files, workers
+from fmnist.data import FashionMNIST
 from fmnist.learners import TorchLearner
 from tests.helpers import child, needs, tiny
 from tests.helpers.child import command, strays
@@ -102,6 +103,19 @@ def fill_the_disk_for(monkeypatch, name: str) -> Disk:
 
     monkeypatch.setattr(files, "open", open_file, raising=False)
     return disk
+
+
+@needs.posix
+def test_a_copy_for_the_workers_that_finds_no_room_says_so(tmp_path):
+    dataset = FashionMNIST(*map(torch.from_numpy, tiny.make()), "made up", "own")
+    with (
+        largest_file(10_000),
+        pytest.raises(OSError, match="train_images") as caught,
+        workers._copied(dataset, tmp_path),
+    ):
+        pass
+    assert caught.value.errno == errno.EFBIG
+    assert not (tmp_path / workers.DATA).exists()
 
 
 @contextmanager

@@ -269,6 +269,7 @@ def test_no_recipe_is_levelled_by_the_learning_rate_that_it_sets_for_each_networ
         ("explore", {"epochs": 3}, ["--epochs", "explore trains no network"]),
         ("explore", {"network": "my_net.py:Net"}, ["--network", "explore trains no network"]),
         ("classic", {"models": ["cnn"], "hidden": [64]}, ["--hidden", "cnn", "none has hidden layers"]),
+        ("record", {"network": f"{__file__}:Auditor"}, ["--network", "record has an auditor", "rename the class"]),
         ("classic", {"models": ["ffn"], "kernels": [8]}, ["--kernels", "ffn", "none has convolutions"]),
         ("classic", {"models": ["ffn"], "kernel_size": 5}, ["--kernel-size", "ffn", "none has convolutions"]),
         ("classic", {"models": ["ffn"], "pool": "avg"}, ["--pool", "ffn", "none has downsampling"]),

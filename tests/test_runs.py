@@ -11,7 +11,7 @@ import torch
 
 from fmnist.checkpoints import Checkpoints
 from fmnist.config import TrainConfig
-from fmnist.errors import Refused
+from fmnist.errors import Failed, Refused
 from fmnist.metrics import Metrics
 from fmnist.runs import Run, note_drawn
 from fmnist.trials import RECORD
@@ -99,6 +99,37 @@ def test_a_finished_run_is_finished_when_it_is_resumed(folder):
     assert is_whole(folder, A)
     assert sorted(path.name for path in folder.iterdir()) == sorted([*RESULTS, "checkpoints"])
     assert not begun(folder, A).is_finished(), "a new run is not"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="on Windows a link takes rights")
+def test_of_a_folder_that_is_a_link_the_run_before_is_kept_where_it_leads(folder, tmp_path):
+    link = tmp_path / "here" / "classic"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    whole_run(link, B)
+    assert is_whole(folder, B)
+    assert all_of(A) == shown(folder.with_name("classic.before"))
+    assert [path.name for path in link.parent.iterdir()] == ["classic"]
+
+
+def test_no_room_for_a_copy_of_the_finished_run_is_told_in_words(folder, monkeypatch):
+    def full(source, place, **_):
+        raise shutil.Error([(str(source), str(place), "[Errno 28] No space left on device")])
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(
+        Failed, match=r"checkpoints.finished: cannot be written \(.*No space left on device\); .*--resume"
+    ):
+        begun(folder, trainings(seeds=(0, 1)), resume=True).start()
+    assert is_whole(folder, A)
+
+
+def test_a_disk_of_its_own_keeps_its_run(folder, monkeypatch):
+    """Nothing can be moved out of it in one step."""
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == folder)
+    with pytest.raises(Refused, match="a disk of its own"):
+        begun(folder, B).start()
+    assert is_whole(folder, A)
 
 
 def test_until_a_run_finishes_the_results_before_it_stay_as_they_are(folder):

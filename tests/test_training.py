@@ -14,7 +14,7 @@ from fmnist import data, training
 from fmnist.checkpoints import Checkpoints
 from fmnist.config import SCHEDULES, TrainConfig
 from fmnist.device import Machine, seed_epoch
-from fmnist.errors import Failed
+from fmnist.errors import Diverged, Failed
 from fmnist.learners import TorchLearner
 from fmnist.training import Progress, fit, is_stalled, make_batches, selected_epoch, steps_per_epoch
 from tests.helpers import tiny
@@ -362,6 +362,12 @@ def test_the_first_loss_that_is_not_finite_counts(bad):
     with pytest.raises(Failed, match="epoch 7, step 3;"):
         training.check_finite(torch.ones(3), {"counter": torch.tensor(1), "weight": torch.tensor([1.0, bad])}, 7)
     training.check_finite(torch.tensor([1.0, 1e38]), {"weight": torch.tensor([1e38])}, 7)
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "validate", lambda *_: {"validation_loss": float("inf"), "validation_accuracy": 0.1})
+    with pytest.raises(Diverged, match="validation loss is no finite number after epoch 1"):
+        trained(SEESAW, tmp_path)
 
 
 # Resume, in-process; tests/test_faults_training.py kills real processes

@@ -15,7 +15,7 @@ from fmnist import checkpoints, evaluation, metrics, trials
 from fmnist.config import Network, Recipe, TrainConfig
 from fmnist.data import FashionMNIST
 from fmnist.device import Machine
-from fmnist.errors import Failed, Refused
+from fmnist.errors import Diverged, Failed, Refused
 from fmnist.learners import TorchLearner
 from fmnist.trials import Trial, read_predictions
 from tests.helpers import tiny
@@ -107,6 +107,15 @@ def test_what_is_read_again_is_what_was_stored(trial, monkeypatch, tmp_path):
     assert read.evaluation.per_class == own.evaluation.per_class
     for name in ("images", "labels", "probabilities", "classes", "correct"):
         assert (getattr(read.evaluation.predictions, name) == getattr(own.evaluation.predictions, name)).all()
+
+
+def test_a_trial_whose_test_loss_is_not_finite_has_diverged(tmp_path, monkeypatch):
+    evaluate = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **b: replace(evaluate(*a, **b), test_loss=float("nan")))
+    (one,) = planned(tmp_path)
+    with pytest.raises(Diverged, match="test loss is no finite number"):
+        trials.train(one, DATASET)
+    assert not one.is_finished()
 
 
 def test_predictions_stay_in_their_file_until_they_are_asked_for(tmp_path, monkeypatch):

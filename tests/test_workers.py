@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,15 @@ def test_a_study_of_which_nothing_is_left_fails(bench, tmp_path):
     assert "nothing to compare: no two combinations are trained from every seed; ffn-lr90-seed0 failed first" in line
     assert "no longer a finite number in epoch 1, step " in line
     assert not (tmp_path / "classic" / "metrics.json").exists()
+
+
+def test_a_process_lost_while_trials_are_handed_out_fails_in_words(tmp_path):
+    class Broken:
+        def submit(self, *_):
+            raise BrokenExecutor
+
+    with pytest.raises(Failed, match="a process that trains has ended"):
+        workers._train_by(Broken(), workers.perform, [None], tmp_path)
 
 
 def test_the_failure_of_the_only_trial_is_told_as_it_is():
