@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import ROOT, table
-from fmnist import checkpoints, data, options, photograph
+from fmnist import checkpoints, data, options, photograph, report
 from fmnist.errors import Refused, run
 from recipes import RECIPES
 from tests.helpers import garments
@@ -52,7 +52,7 @@ def rows(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> list
     for known, disguises in (("yes", garments.KNOWN), ("no", garments.HELD_OUT)):
         for name, disguise in disguises.items():
             own = accuracy(model, photographed(images, disguise), labels)
-            rows.append([name, known, f"{own:.1%}", f"{own / plain:.1%}"])
+            rows.append([name, known, f"{own:.1%}", f"{own / plain:.1%}" if plain else report.NOTHING])
     return rows
 
 

@@ -188,6 +188,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         way, count, address = asked.point
         print(json.dumps(asdict(run_once(way, int(count), address))))
         return
+    if len({count // SEEDS for count in asked.trials}) < 3:
+        raise Refused(f"--trials: the three are to differ by {SEEDS} or more, as each combination has so many seeds")
     measured = measure_all(sorted(asked.trials))
     header = ["trials", "how many", "seconds", "core seconds each", "run's process, ms each", "to merge, s"]
     header += ["its peak MB", "folder, MB"]

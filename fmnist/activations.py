@@ -23,6 +23,17 @@ def module_of(model: nn.Module, name: str) -> nn.Module:
     return model.get_submodule(name.split(" (")[0])
 
 
+def leaves(model: nn.Module) -> dict[str, nn.Module]:
+    """Return, by name, the modules that have no others in them; what makes a weight (weight norm does) is none."""
+    made = {name for name, module in model.named_modules() if name.split(".")[-1] == "parametrizations"}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if all(child == "parametrizations" for child, _ in module.named_children())
+        and not any(name == one or name.startswith(f"{one}.") for one in made)
+    }
+
+
 def trace(model: nn.Module, pixels: np.ndarray) -> tuple[list[Stage], np.ndarray]:
     """Pass one image, uint8 [28, 28] as the data set has it, through `model` in eval mode.
 
@@ -45,8 +56,7 @@ def trace(model: nn.Module, pixels: np.ndarray) -> tuple[list[Stage], np.ndarray
 
         return hook
 
-    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    handles = [module.register_forward_hook(record(name)) for name, module in leaves]
+    handles = [module.register_forward_hook(record(name)) for name, module in leaves(model).items()]
     try:
         with torch.inference_mode():
             scores = model.eval()(torch.from_numpy(pixels)[None])

@@ -78,9 +78,9 @@ CAPTIONS = {
 WITHOUT_NUMBERS = {
     "kernels_grid": "A grid of the kernels: negative weights blue, zero white, positive red.",
     "features_grid": "The image beside a grid of its feature maps: negative values blue, zero white, positive red.",
-    "progression": "A row of activation maps for each layer, from the image at the top to ten bars, the probabilities.",
+    "progression": "A row of maps for each layer; left of them the image, right of them ten bars, the probabilities.",
     "explanation": "A row for each class, a column for each method: maps of what speaks for it, in red, or against it.",
-    "photograph": "The photograph, beside it the image made of it, and ten bars, the probabilities of the classes.",
+    "photograph": "The photograph, what became of it step by step, and three bars, the likeliest classes.",
     "samples": "The first training images of each class, a row for each of the ten classes.",
     "class_means": "Ten blurred grey images, the mean training image of each class.",
     "audit_training": "Training images whose labels look wrong, each with its number, label and prediction.",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fmnist.activations import leaves
 from fmnist.errors import Refused
 
 WINDOW, STRIDE = 4, 2  # pixels: what occlusion covers at a time, and how far it moves on; 28 is a whole number of moves
@@ -141,8 +142,8 @@ def last_maps(model: nn.Module, images: Tensor) -> tuple[str, nn.Module] | None:
 
         return hook
 
-    leaves = {name: module for name, module in model.named_modules() if not list(module.children())}
-    handles = [module.register_forward_hook(note(name)) for name, module in leaves.items()]
+    layers = leaves(model)
+    handles = [module.register_forward_hook(note(name)) for name, module in layers.items()]
     try:
         with torch.no_grad():
             model(images)
@@ -150,8 +151,8 @@ def last_maps(model: nn.Module, images: Tensor) -> tuple[str, nn.Module] | None:
         for handle in handles:
             handle.remove()
     maps = [name for name, shape in shapes.items() if len(shape) == 4 and shape[2] * shape[3] > 1]
-    convolutions = [n for n, name in enumerate(maps) if isinstance(leaves[name], nn.Conv2d)]
-    return (maps[-1], leaves[maps[-1]]) if convolutions else None
+    convolutions = [name for name in maps if isinstance(layers[name], nn.Conv2d)]
+    return (maps[-1], layers[maps[-1]]) if convolutions else None
 
 
 def grad_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: tuple[str, nn.Module]) -> Method:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fmnist.activations import leaves
 from fmnist.data import CLASSES, FashionMNIST, Sample
 from fmnist.files import atomic_write
 from fmnist.layers import Dropout, Pixels
@@ -115,8 +116,8 @@ def _calls(model: nn.Module, images: Tensor) -> list[tuple[str, nn.Module, Tenso
 
         return hook
 
-    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    handles = [module.register_forward_hook(record(name or type(module).__name__)) for name, module in leaves]
+    layers = leaves(model).items()
+    handles = [module.register_forward_hook(record(name or type(module).__name__)) for name, module in layers]
     try:
         with torch.inference_mode():
             model.eval()(images)
@@ -136,7 +137,7 @@ def _check_sequence(model: nn.Module, layers: Sequence[nn.Module], images: Tenso
         with torch.inference_mode():
             logits, again = model(images), nn.Sequential(*layers)(images)
         same = again.shape == logits.shape and torch.allclose(again, logits, rtol=TOLERANCE, atol=TOLERANCE)
-    except RuntimeError:  # shapes that do not fit
+    except (RuntimeError, ValueError):  # shapes that do not fit
         same = False
     if not same:
         raise Unsupported("it computes more than one layer after the other (a sum of branches, a function in forward)")
@@ -161,6 +162,8 @@ def multiply_adds(layers: Sequence[dict[str, Any]]) -> int:
 
 def _described(name: str, layer: nn.Module, given: Tensor, made: Tensor) -> dict[str, Any]:
     """Describe one layer by the first image's `given` input and `made` output. Raises Unsupported."""
+    if not (isinstance(given, Tensor) and isinstance(made, Tensor)):
+        raise Unsupported(f"{name} is not handed one tensor, or does not hand on one")
     if made.dim() not in (2, 4):
         raise Unsupported(f"{name} makes neither maps nor a vector, but a tensor of shape {tuple(made.shape[1:])}")
     kind = type(layer).__name__

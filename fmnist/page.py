@@ -66,6 +66,11 @@ class Section:
     scores: list[Column]  # the classification report
     is_clickable: bool  # whether the images behind the confusion matrix are there
 
+    @property
+    def errors(self) -> int:
+        """How many images the network gets wrong: the page has not all of them where it gets most wrong."""
+        return sum(map(sum, self.confusion)) - sum(row[n] for n, row in enumerate(self.confusion))
+
 
 def write_report(
     path: Path | str,

@@ -149,7 +149,9 @@ def expanded(recipe: Recipe, words: Sequence[str], read_option: Callable[[str, s
     title = f"study of {', '.join(name.replace('_', ' ') for name in settings)}"
     factors = tuple(settings) if len(chosen) == 1 < len(settings) <= MOST_FACTORS else ()
     what = replace(recipe, title=title, networks=tuple(networks), study=study, factors=factors)
-    return replace(what, source="", baseline="", notes=_left_out(recipe, chosen, settings), findings=())
+    return replace(
+        what, figures=_figures(recipe), source="", baseline="", notes=_left_out(recipe, chosen, settings), findings=()
+    )
 
 
 def one_at_a_time(recipe: Recipe, words: Sequence[str], read_option: Callable[[str, str], Any]) -> Recipe:
@@ -174,7 +176,14 @@ def one_at_a_time(recipe: Recipe, words: Sequence[str], read_option: Callable[[s
     networks = tuple(variant(network, change, own) for change in [{}, *changes])
     what = replace(recipe, title=f"{network.title}, changed one thing at a time", networks=networks, study=study)
     notes = _left_out(recipe, chosen, settings)
-    return replace(what, source="", baseline=networks[0].name, factors=(), notes=notes, findings=())
+    return replace(
+        what, figures=_figures(recipe), source="", baseline=networks[0].name, factors=(), notes=notes, findings=()
+    )
+
+
+def _figures(recipe: Recipe) -> tuple[str, ...]:
+    """The recipe's figures, but for those that take a study's combinations for versions, or show layers of them all."""
+    return tuple("best layers" if name == "layers" else name for name in recipe.figures if name != "gains")
 
 
 def _left_out(recipe: Recipe, chosen: Collection[Network], settings: Iterable[str]) -> tuple[str, ...]:

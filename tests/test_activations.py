@@ -95,6 +95,17 @@ def test_resnet18_against_a_manual_forward_pass_although_its_relu_works_in_place
     assert "bn1" in negative, "the ReLU behind it has overwritten what was recorded"
 
 
+def test_a_convolution_whose_weight_is_made_by_modules_is_a_layer_and_they_are_none():
+    torch.manual_seed(0)
+    conv = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv2d(1, 3, 3))
+    model = torch.nn.Sequential(Pixels(), conv, torch.nn.Flatten(), torch.nn.Linear(3 * 26 * 26, 10)).eval()
+    image = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    stages, _ = trace(model, image)
+    assert [(stage.name, stage.kind) for stage in stages] == [("0", "Pixels"), ("1", "Conv2d 3x3")]
+    maps = F.conv2d(model[0](torch.from_numpy(image)[None]), conv.weight, conv.bias)[0]
+    np.testing.assert_allclose(stages[1].maps, maps.detach().numpy(), atol=1e-5)
+
+
 def test_the_model_is_left_as_it_was_but_in_eval_mode():
     model = CNN([3]).train()
     trace(model, PIXELS)

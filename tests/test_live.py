@@ -108,6 +108,29 @@ class FlattenedByAFunction(Residual):
         return self.output(torch.flatten(self.conv(self.pixels(images)), 1))
 
 
+class NormalisedVector(Residual):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(784)
+
+    def forward(self, images):
+        return self.output(self.norm(torch.flatten(self.conv(self.pixels(images)), 1)))
+
+
+class HandedByKeyword(Residual):
+    def forward(self, images):
+        return self.output(self.flatten(self.conv(input=self.pixels(images))))
+
+
+class WithIndices(Residual):
+    def __init__(self):
+        super().__init__()
+        self.pool, self.output = nn.MaxPool2d(2, return_indices=True), nn.Linear(196, 10)
+
+    def forward(self, images):
+        return self.output(self.flatten(self.pool(self.conv(self.pixels(images)))[0]))
+
+
 def sequence(*middle, inputs=4 * 13 * 13):
     return nn.Sequential(*SMALL[:2], *middle, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(inputs, 10))
 
@@ -118,6 +141,9 @@ def sequence(*middle, inputs=4 * 13 * 13):
         (Residual(), "more than one layer after the other"),
         (InAFunction(), "more than one layer after the other"),
         (FlattenedByAFunction(), "more than one layer after the other"),
+        (NormalisedVector(), "more than one layer after the other"),
+        (HandedByKeyword(), "conv is not handed one tensor"),
+        (WithIndices(), "pool is not handed one tensor, or does not hand on one"),
         (sequence(nn.GELU()), "2 is a layer of a kind that the page does not know: GELU"),
         (nn.Sequential(nn.Flatten(), nn.Identity()), "its first layer is not fmnist.layers.Pixels"),
         (sequence(nn.Conv2d(4, 4, 3, groups=2, padding=1)), "2: a convolution with groups, dilation"),

@@ -275,6 +275,8 @@ def test_a_silenced_kernel_is_missed_by_what_follows_and_by_nothing_else(small, 
     seen.push(await look());
     map("features.conv2", 3).focus();
     press("s");
+    map("pixels", 0).focus();
+    press("s");  // no kernel: nothing happens
     at("#silent-list button").click();
     seen.push(await look());
     at("#restore").click();
@@ -386,6 +388,9 @@ def test_a_value_that_is_pointed_at_is_added_up_and_its_field_lights_up(small, p
     seen.none = {lit: document.querySelectorAll(".lit").length};
     await pause();
     seen.none.lit = document.querySelectorAll(".lit").length;
+    seen.none.left = at("#explained").children.length;
+    seen.none.shown = ["hold", "silence", "close-up"].filter((id) => !at("#" + id).hidden);
+    seen.none.place = at("#place").textContent;
     on(map("classifier.output", 0), 3, 0, "pointermove");
     seen.unit = await look();
     return seen;
@@ -416,7 +421,8 @@ def test_a_value_that_is_pointed_at_is_added_up_and_its_field_lights_up(small, p
     assert seen["moved"]["place"].startswith("Kernel 1, row 14, column 1 =")
     assert seen["next"]["place"].startswith("Kernel 2, row 14, column 1 =")
     assert seen["focus"] == "features.conv2, kernel 2"
-    assert seen["none"]["lit"] == 0
+    assert (seen["none"]["lit"], seen["none"]["left"], seen["none"]["shown"]) == (0, 0, [])
+    assert seen["none"]["place"].startswith("Point at a value")
     assert seen["unit"]["place"].replace(MINUS, "-") == f"Unit 3 = {values['classifier.output'][3]:.3f}"
     assert seen["unit"]["image"] == [0, 0, 0, 0]
 

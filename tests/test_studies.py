@@ -42,6 +42,14 @@ def refusal(recipe: str, *words: str, **more: object) -> str:
     return str(caught.value)
 
 
+def test_a_study_draws_no_gains_from_version_to_version_and_the_layers_of_its_best_alone():
+    assert "gains" in RECIPES["evolution"].figures
+    assert "gains" not in study("evolution", "dropout=0,0.1", models=["v2"]).figures
+    assert RECIPES["batchnorm"].figures == ("layers",)
+    for more in ({}, {"one_at_a_time": True}):
+        assert study("batchnorm", "lr=1e-3,1e-2", models=["cnn"], **more).figures == ("best layers",)
+
+
 # Words and values
 
 

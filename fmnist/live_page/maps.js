@@ -94,11 +94,15 @@ function makeLayer(network, number, acts) {
   return view;
 }
 
+function sizeInWords([down, across]) {
+  return down === across ? String(down) : down + "×" + across;
+}
+
 function shapeInWords(layer) {
   const kernel = layer.kernel ? " " + layer.kernel.join("×") : "";
   const more = [
-    layer.stride && layer.kind === "Conv2d" && layer.stride.some((step) => step > 1) && "stride " + layer.stride[0],
-    layer.padding && layer.padding.some((pad) => pad) && "padding " + layer.padding[0],
+    layer.stride && layer.kind === "Conv2d" && layer.stride.some((step) => step > 1) && "stride " + sizeInWords(layer.stride),
+    layer.padding && layer.padding.some((pad) => pad) && "padding " + sizeInWords(layer.padding),
     layer.slope !== undefined && "slope " + layer.slope,
   ].filter(Boolean).map((words) => ", " + words).join("");
   const output = layer.output.length === 1 ? layer.output[0] + " values" : layer.output.join(" × ");

@@ -107,7 +107,12 @@ function setText(id, text) {
 
 // Silence
 
+function canBeSilenced(number) {
+  return MIXING.includes(network.layers[number].kind) && number !== network.layers.length - 1;
+}
+
 function silence(number, channel) {
+  if (!canBeSilenced(number)) return; // a key asks for it on any layer
   const silent = state.silenced[number];
   if (!silent.delete(channel)) silent.add(channel);
   showSilenced();
@@ -185,12 +190,13 @@ function isAt(number, place) {
 }
 
 const sumBody = document.getElementById("sum-body"), closeUp = makeCloseUp();
+const POINT_AT_ONE = document.getElementById("place").textContent;
 let explanation = ""; // of what value, and of which image: so that nothing is written anew while it is being added up
 
 function showValue() {
   showLights();
   document.getElementById("sum").classList.toggle("empty", !state.at);
-  if (!state.at) return;
+  if (!state.at) return showNoValue();
   const {number, place} = state.at, layer = network.layers[number], key = [number, indexOf(layer.output, place)].join();
   document.getElementById("sum-title").textContent = layer.name;
   setText("place", capitalised(placeInWords(layer, place)) + " = " + written(state.made[number][indexOf(layer.output, place)]));
@@ -201,9 +207,17 @@ function showValue() {
   const holdButton = document.getElementById("hold"), silenceButton = document.getElementById("silence");
   holdButton.hidden = false;
   holdButton.setAttribute("aria-pressed", String(state.isHeld));
-  silenceButton.hidden = !MIXING.includes(layer.kind) || number === network.layers.length - 1;
+  silenceButton.hidden = !canBeSilenced(number);
   silenceButton.setAttribute("aria-pressed", String(state.silenced[number].has(place.channel)));
   silenceButton.textContent = "Silence " + channelInWords(layer, place.channel);
+}
+
+function showNoValue() {
+  for (const id of ["hold", "silence", "close-up"]) document.getElementById(id).hidden = true;
+  document.getElementById("explained").replaceChildren();
+  document.getElementById("sum-title").textContent = "One value";
+  setText("place", POINT_AT_ONE);
+  explanation = "";
 }
 
 // Lights up what the value sees, in every layer before it and in the image.

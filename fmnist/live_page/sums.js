@@ -101,18 +101,22 @@ function convolutionExplained(context) {
 const largestFirst = (a, b) => Math.abs(b.sum) - Math.abs(a.sum);
 
 // The sum of products, then the list of them, then what is added without its products: [words, summand].
-function sumExplained({layer, place, value}, {count, steps, list, more}) {
+function sumExplained(context, {count, steps, list, more}) {
   const sum = steps.reduce((a, [, , summand]) => a + summand, 0) + more.reduce((a, [, summand]) => a + summand, 0);
-  const isSilent = value === 0 && Math.abs(sum) > 1e-6;
-  const parts = [
+  return [
+    ...silentLine(context, sum),
     line(`${count.toLocaleString("en")} products and a bias add up to `, sum),
     adder([...steps, ...more.map(([words, summand]) => [null, words, summand])], sum),
     list,
     ...more.map(([words, summand]) => line(capitalised(words) + ": ", summand)),
     line("Sum: ", sum),
   ];
-  if (isSilent) parts.unshift(line(`${capitalised(channelInWords(layer, place.channel))} is silenced: it hands on `, 0));
-  return parts;
+}
+
+// Says that a value is 0 where it would be `sum`; nothing, where nothing is silenced.
+function silentLine({layer, place, value}, sum) {
+  const isSilent = value === 0 && Math.abs(sum) > 1e-6;
+  return isSilent ? [line(`${capitalised(channelInWords(layer, place.channel))} is silenced: it hands on `, 0)] : [];
 }
 
 // Of one channel of the input: what the kernel sees, its weights, the products and their sum.
@@ -195,16 +199,18 @@ function ownInput({layer, place, inputs}) {
 }
 
 function batchNormExplained(context) {
-  const {layer, place, value} = context;
-  return [line(ownInput(context), sign("×"), layer.scale[place.channel], sign("+"), layer.shift[place.channel], sign("="), value)];
+  const {layer, place} = context, input = ownInput(context), scale = layer.scale[place.channel], shift = layer.shift[place.channel];
+  const sum = input * scale + shift;
+  return [...silentLine(context, sum), line(input, sign("×"), scale, sign("+"), shift, sign("="), sum)];
 }
 
 function layerNormExplained(context) {
-  const {layer, place, inputs, value} = context, [mean, deviation] = moments(layer, inputs);
-  const n = indexOf(layer.output, place);
+  const {layer, place, inputs} = context, [mean, deviation] = moments(layer, inputs);
+  const n = indexOf(layer.output, place), sum = ((inputs[n] - mean) / deviation) * layer.scale[n] + layer.shift[n];
   return [
+    ...silentLine(context, sum),
     line(`Of all ${inputs.length} values the mean is `, mean, ", the standard deviation ", deviation, "."),
-    line("(", inputs[n], sign("−"), mean, ")", sign("÷"), deviation, sign("×"), layer.scale[n], sign("+"), layer.shift[n], sign("="), value),
+    line("(", inputs[n], sign("−"), mean, ")", sign("÷"), deviation, sign("×"), layer.scale[n], sign("+"), layer.shift[n], sign("="), sum),
   ];
 }
 
