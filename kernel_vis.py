@@ -13,6 +13,7 @@ network runs.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +89,9 @@ def find_weights(asked: argparse.Namespace, own: list["Network"]) -> Path:
     places = [folder / run / f"{name}.pth" for folder in (asked.output_dir, HERE / "outputs")]
     weights = next((place for place in places if place.exists()), None)
     if weights is None:
-        raise Refused(f"{places[0]} is not there; train it first: python fashionmnist.py {recipe}")
+        named = (("--network", asked.network), ("--name", asked.name))
+        words = [recipe, *(word for option, value in named if value for word in (option, value))]
+        raise Refused(f"{places[0]} is not there; train it first: python fashionmnist.py {shlex.join(words)}")
     print(f"weights: {weights}")
     return weights
 

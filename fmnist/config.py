@@ -170,6 +170,7 @@ class Network:
         images = torch.zeros(min(2, self.training.batch_size), 28, 28, dtype=torch.uint8, device=weights[0].device)
         for is_training in (True, False):
             self._check_logits(model.train(is_training), images)
+        self._check_logits(model, images[:1])  # in evaluation, where a batch may be of one
 
     def _check_logits(self, model: Any, images: Any) -> None:
         """Raise Refused if `model` cannot make logits [B, 10] of `images`."""

@@ -200,7 +200,7 @@ def without_part(dataset: FashionMNIST, part: int) -> FashionMNIST:
     """
     images, labels = dataset.train_images, dataset.train_labels
     if len(images) < PARTS * MINIMUM:
-        raise Refused(f"--audit: {len(images)} training images are too few; name a larger data set with --data-dir")
+        raise Refused(f"--data-dir: {len(images)} training images are too few to judge their labels; name a larger set")
     held_out = part_indices(len(images), part).to(images.device)
     kept = torch.ones(len(images), dtype=torch.bool, device=images.device)
     kept[held_out] = False

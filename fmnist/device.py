@@ -3,9 +3,11 @@
 import ctypes
 import os
 import platform
+import random
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from fmnist.errors import Refused
@@ -60,11 +62,25 @@ def set_threads(count: int) -> None:
 def choose_device(name: str) -> torch.device:
     """Return the device called `name`; "auto" is the best there is. Raises Refused if this machine has none such."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, there in available.items() if there)
-    if not available[name]:
+    if name != "auto" and not available[name]:
         raise Refused(f"--device {name}: there is none on this machine; use --device auto")
-    return torch.device(name)
+    for device in (device for device, there in available.items() if there and name in ("auto", device)):
+        trouble = _trouble(device)
+        if not trouble:
+            return torch.device(device)
+        if name != "auto":
+            raise Refused(f"--device {name}: cannot be used ({trouble}); use --device cpu")
+        print(f"warning: {device} is there and cannot be used ({trouble})")
+    raise AssertionError("a processor can always be used")
+
+
+def _trouble(device: str) -> str:
+    """Why a device that is there cannot be used: it may be older than torch's kernels, or another program's."""
+    try:
+        torch.ones(2, device=device).add(1).sum().item()  # no matrix product: cuBLAS reads its settings when it starts
+    except RuntimeError as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+    return ""
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -109,7 +125,10 @@ def make_deterministic(device: torch.device) -> None:
 
 def seed_epoch(seed: int, epoch: int) -> None:
     """Make every draw that follows a function of (seed, epoch) alone; epoch 0 stands for the initial weights."""
-    torch.manual_seed(seed * 100_003 + epoch)
+    number = seed * 100_003 + epoch
+    torch.manual_seed(number)
+    random.seed(number)  # the last two for networks of a user's own: nothing else draws from them
+    np.random.seed([number % 2**32, number // 2**32])
 
 
 def synchronize(device: torch.device) -> None:

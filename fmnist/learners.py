@@ -192,8 +192,10 @@ def _adam_step(optimizer: torch.optim.Adam, group: dict[str, Any], learning: lis
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Any:
     """Build the learning-rate schedule; plateau moves after an epoch, what LENGTH_MATTERS to at every step."""
     if config.schedule == "one-cycle":
+        # Of a rise of exactly one step torch divides by the none that lie between its ends.
+        warmup = config.warmup if config.warmup * (total_steps + 1) != 1 else config.warmup * (1 - 1e-9)
         # The rate alone: momentum stays as configured, and not every optimizer has one.
-        rise = {"pct_start": config.warmup, "cycle_momentum": False}
+        rise = {"pct_start": warmup, "cycle_momentum": False}
         return lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total_steps + 1, **rise)
     if config.schedule == "linear":
         peak = max(1, round(config.warmup * total_steps))

@@ -317,7 +317,7 @@ def _shown(
     first = {"title": sample.title, "is_photograph": bool(sample.steps)}
     if dataset is None:
         return sample.pixels[None], [first]
-    count = min(len(dataset.test_images), PREDICTING // multiply_adds(layers))
+    count = min(len(dataset.test_images), PREDICTING // max(1, multiply_adds(layers)))
     predictions = predict(model, dataset.test_images[:count], dataset.test_labels[:count])
     chosen = choose(predictions)
     images = np.concatenate([sample.pixels[None], predictions.images[chosen]])

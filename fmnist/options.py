@@ -205,10 +205,13 @@ def comparison_folder(asked: argparse.Namespace, recipes: Iterable[str]) -> Path
 
 
 def run_folder(asked: argparse.Namespace, recipes: Iterable[str]) -> Path:
-    """The folder of the run that is asked for. Raises Refused for a --name that is another recipe's folder."""
+    """The folder of the run that is asked for. Raises Refused if it is another recipe's, or holds the data set."""
     if asked.name in {*recipes} - {asked.recipe}:
         raise Refused(f"--name {asked.name}: is the folder of the recipe {asked.name}; choose another name")
-    return asked.output_dir / (asked.name or asked.recipe)
+    folder = asked.output_dir / (asked.name or asked.recipe)
+    if asked.data_dir.resolve().is_relative_to(folder.resolve()):  # it would be set aside with what the run has written
+        raise Refused(f"--data-dir {asked.data_dir}: is in the folder of the run, {folder}; name another --output-dir")
+    return folder
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:

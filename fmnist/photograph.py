@@ -146,7 +146,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return Image.fromarray((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
-        return image.convert("RGBA")
+        image = image.convert("RGBA")
+        return image if image.getchannel("A").getextrema()[0] < 255 else image.convert("RGB")
     return image.convert("RGB") if image.mode in ("1", "P") else image
 
 

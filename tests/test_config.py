@@ -144,6 +144,7 @@ BAD = {
     "error in constructor": (NET.replace("4 * 36", "-1"), "cannot be built ("),
     "value error": (NET.replace("super().__init__()", "raise ValueError('odd')"), "cannot be built (ValueError: odd)"),
     "float input": (NET.replace("Pixels(), ", ""), "let fmnist.layers.Pixels be its first stage"),
+    "one image is none": (NET.replace("self.layers(images)", "self.layers(images).squeeze()"), "is not the logits"),
     "eleven classes": (NET.replace("36, 10", "36, 11"), "its output is not the logits of ten classes, [B, 10]"),
     "two outputs": (NET.replace("self.layers(images)", "2 * (self.layers(images),)"), "is not the logits"),
     "no weights": (NET.replace("self.layers(images)", "images.flatten(1)[:, :10].float()").replace(

@@ -2,10 +2,12 @@
 
 import os
 import platform
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_info
@@ -22,6 +24,7 @@ CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
 
 
 def test_auto_takes_the_best_device_there_is(monkeypatch):
+    monkeypatch.setattr(device, "_trouble", lambda _: "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device("auto") == CPU
@@ -33,6 +36,22 @@ def test_auto_takes_the_best_device_there_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == CUDA
     assert choose_device("cpu") == CPU
+
+
+def test_a_card_that_cannot_be_used_is_passed_over_or_refused_in_words(monkeypatch, capsys):
+    def ones(*_, device):
+        if device == "cuda":
+            raise RuntimeError("CUDA error: no kernel image is available\nCUDA kernel errors might be reported later")
+        return torch.zeros(2)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "ones", ones)
+    assert choose_device("auto") == CPU
+    said = capsys.readouterr().out
+    assert said == "warning: cuda is there and cannot be used (CUDA error: no kernel image is available)\n"
+    with pytest.raises(Refused, match=r"--device cuda: cannot be used .*; use --device cpu"):
+        choose_device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +109,7 @@ def torchs_own(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device, "_trouble", lambda _: "")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     yield
@@ -180,3 +200,13 @@ def test_where_the_c_library_is_another_memory_is_left_alone(monkeypatch):
 
 def test_the_processor_has_a_name():
     assert device.processor().strip()
+
+
+def test_every_source_of_random_numbers_follows_from_seed_and_epoch():
+    def drawn(seed: int, epoch: int) -> tuple[float, ...]:
+        device.seed_epoch(seed, epoch)
+        return float(torch.rand(())), random.random(), float(np.random.rand())
+
+    assert drawn(1_000_000, 3) == drawn(1_000_000, 3)
+    assert not set(drawn(7, 1)) & set(drawn(7, 2))
+    assert not set(drawn(7, 1)) & set(drawn(8, 1))

@@ -55,6 +55,13 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
     assert (seen[0], seen[-1]) == (pytest.approx(0.02 / 25), pytest.approx(0.02 / 25e4))
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.5), (3, 0.25), (4, 0.2), (9, 0.1)])
+def test_one_cycle_of_one_step_of_warmup_begins_at_its_peak(steps, warmup):
+    seen = rates(steps, schedule="one-cycle", warmup=warmup)
+    assert seen[0] == pytest.approx(0.02)
+    assert seen == sorted(seen, reverse=True)
+
+
 @pytest.mark.parametrize("warmup", [0.15, 0.5])
 def test_one_cycle_has_its_peak_where_the_warmup_ends(warmup):
     seen = rates(100, schedule="one-cycle", warmup=warmup)

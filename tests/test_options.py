@@ -320,3 +320,15 @@ def test_and_where_it_can_be_honoured_it_is(name, asked):
         settings = network.settings["training"]
         wanted = {key: value for key, value in asked.items() if key in settings}
         assert {key: settings[key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("place", "is_there"), [("classic", True), ("classic/set", True), (".", False), ("set", False)]
+)
+def test_the_data_set_may_not_lie_in_the_folder_of_the_run(place, is_there, tmp_path):
+    asked = argparse.Namespace(recipe="classic", name=None, output_dir=tmp_path, data_dir=tmp_path / place)
+    if is_there:
+        with pytest.raises(Refused, match=r"--data-dir .*: is in the folder of the run, .*classic; name another"):
+            options.run_folder(asked, RECIPES)
+    else:
+        assert options.run_folder(asked, RECIPES) == tmp_path / "classic"

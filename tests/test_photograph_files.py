@@ -62,6 +62,17 @@ def test_modes(tmp_path, mode):
     assert overlap > 0.85
 
 
+def test_a_picture_of_which_nothing_is_transparent_is_prepared_as_without_that_channel(tmp_path):
+    picture = Image.new("RGB", (120, 120), (150, 150, 150))
+    picture.paste((50, 50, 50), (45, 30, 75, 90))
+    for mode in ("RGB", "RGBA", "LA"):
+        picture.convert(mode).save(tmp_path / f"{mode}.png")
+    plain = prepared(tmp_path / "RGB.png")
+    assert (plain == 0).mean() > 0.4, "the ground is black"
+    assert np.array_equal(prepared(tmp_path / "RGBA.png"), plain)
+    assert np.array_equal(prepared(tmp_path / "LA.png"), plain)
+
+
 @pytest.mark.parametrize("hidden", ["black", "white", "red"])
 @pytest.mark.parametrize("tone", [0.0, 1.0])
 def test_transparent_is_background(tmp_path, tone, hidden):

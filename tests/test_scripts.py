@@ -292,11 +292,12 @@ def test_pictures_go_to_the_folder_of_the_recipe_that_the_weights_are_of(named, 
     ("arguments", "words"),
     [
         (["resnet"], ["cnn.pth is not there", "python fashionmnist.py resnet"]),
+        (["--name", "a wide"], ["cnn.pth is not there", "python fashionmnist.py classic --name 'a wide'"]),
         (["--weights", "cnn.pth", "--explain", "hat"], ["--explain hat", "T-shirt/top", "0 to 9"]),
         (["--index", "0", "--image", PHOTOGRAPH], ["--image", "not allowed with", "--index"]),
         (["--weights", "cnn.pth"], ["the first release of the data set", "trained on another"]),
     ],
-    ids=["weights", "class", "index and image", "release"],
+    ids=["weights", "run", "class", "index and image", "release"],
 )
 def test_what_kernel_vis_refuses(arguments, words, run_here, csv_folder, monkeypatch, tmp_path):
     monkeypatch.setattr(kernel_vis, "HERE", tmp_path / "home")
