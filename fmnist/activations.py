@@ -25,12 +25,11 @@ def module_of(model: nn.Module, name: str) -> nn.Module:
 
 def leaves(model: nn.Module) -> dict[str, nn.Module]:
     """Return, by name, the modules that have no others in them; what makes a weight (weight norm does) is none."""
-    made = {name for name, module in model.named_modules() if name.split(".")[-1] == "parametrizations"}
     return {
         name: module
         for name, module in model.named_modules()
-        if all(child == "parametrizations" for child, _ in module.named_children())
-        and not any(name == one or name.startswith(f"{one}.") for one in made)
+        if "parametrizations" not in name.split(".")
+        and all(child == "parametrizations" for child, _ in module.named_children())
     }
 
 
