@@ -200,6 +200,18 @@ def dataset_of(count: int) -> data.FashionMNIST:
     return data.FashionMNIST(images, torch.arange(count) % 10, images[:0], torch.empty(0, dtype=torch.int64), "nowhere")
 
 
+def test_what_an_audits_network_judges_it_does_not_learn_from():
+    dataset, judged = dataset_of(50), []
+    for part in range(data.PARTS):
+        without = data.without_part(dataset, part)
+        learnt, asked = without.train_images[:, 0, 0].tolist(), without.test_images[:, 0, 0].tolist()
+        assert sorted(learnt + asked) == list(range(50))
+        assert without.train_labels.tolist() == [number % 10 for number in learnt]
+        assert without.test_labels.tolist() == [number % 10 for number in asked]
+        judged += asked
+    assert sorted(judged) == list(range(50))
+
+
 def test_training_data_are_the_images_and_the_split():
     dataset = dataset_of(50)
     training = data.training_data(dataset, 0.1, seed=3)

@@ -144,12 +144,14 @@ def test_weights_that_do_not_fit_name_their_keys(looked_at, tmp_path):
         assert words in line
 
 
-@pytest.mark.fault(16, MISFITS)
-@pytest.mark.parametrize("class_path", ["ffn:FFN", "numpy_ffn:NumpyFFN"])
-def test_a_layer_of_a_network_without_convolutions_cannot_be_drawn(class_path, looked_at, tmp_path):
+@pytest.mark.parametrize(
+    ("class_path", "words"),
+    [("ffn:FFN", "Plain has no convolution"), ("numpy_ffn:NumpyFFN", "holds a network written in NumPy")],
+)
+def test_a_layer_of_a_network_without_convolutions_cannot_be_drawn(class_path, words, looked_at, tmp_path):
     path = weights(tmp_path, Network("plain", "Plain", class_path, {"hidden": [4]}))
     line = looked_at(path, "--layer", "linear1", "--image", child.ROOT / "tests" / "photograph.jpg")
-    assert "Plain has no convolution" in line or str(path) in line
+    assert words in line
 
 
 @pytest.mark.fault(16, MISFITS)

@@ -14,6 +14,7 @@ from ffn import FFN
 from fmnist import data, learners
 from fmnist.config import OPTIMIZERS as OPTIMIZER_NAMES
 from fmnist.config import SCHEDULES, TrainConfig
+from fmnist.device import Machine
 from fmnist.learners import NumpyLearner, TorchLearner
 from numpy_ffn import NumpyFFN
 from tests.test_training import FP32, IMAGES, LABELS, OPTIMIZERS, equal, learner
@@ -228,6 +229,19 @@ def test_scores_are_taken_in_single_precision_whatever_was_trained_in():
 def test_weights_are_channels_last_on_the_cpu():
     own = learner(TrainConfig(), CNN([3, 4], dense=[8]))
     assert own.model.features.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_on_mps_weights_keep_their_layout():
+    """Where channels-last makes batch norm's gradients wrong."""
+    asked = []
+
+    class Net(FFN):
+        def to(self, device, memory_format):
+            asked.append((device.type, memory_format))
+            return self
+
+    TorchLearner(Net([4]), TrainConfig(optimizer="adadelta"), Machine(torch.device("mps"), "fp32"), 1)
+    assert asked == [("mps", torch.preserve_format)]
 
 
 # NumPy

@@ -388,6 +388,13 @@ def changed(group: str, **settings) -> dict:
     return {name: {**training, group: {**training.get(group, {}), **settings}} for name, training in A.items()}
 
 
+def test_a_run_goes_on_by_as_many_threads_as_it_was_begun_by(tmp_path):
+    plan = changed("machine", threads=3)
+    train(begun(tmp_path, plan), finished=False)
+    assert begun(tmp_path, plan, resume=True).threads == 3
+    assert Run(tmp_path / "new", False, {}).threads is None
+
+
 @pytest.mark.parametrize(
     ("plan", "words"),
     [

@@ -281,6 +281,16 @@ def test_weights_are_taken_from_the_output_folder_or_else_from_where_runs_usuall
     assert f"weights: {mine / 'classic' / 'cnn.pth'}" in drawn.stdout
 
 
+def test_pictures_of_another_network_do_not_enter_the_report_of_a_run(classic, look, tmp_path):
+    mine = shutil.copytree(classic, tmp_path / "out" / "classic")
+    kept = [mine / "report.html", mine / "checkpoints" / "run.json"]
+    before = [path.read_bytes() for path in kept]
+    save_weights(tmp_path, CNN, "classic", CNN.build().state_dict(), OWN)
+    look("--weights", tmp_path / "cnn.pth", "--image", PHOTOGRAPH, "--output-dir", tmp_path / "out")
+    assert is_picture(mine / "progression.png")
+    assert [path.read_bytes() for path in kept] == before
+
+
 @pytest.mark.parametrize(("named", "folder"), [([], "resnet"), (["choices"], "choices")])
 def test_pictures_go_to_the_folder_of_the_recipe_that_the_weights_are_of(named, folder, look, tmp_path):
     save_weights(tmp_path, CNN, "resnet", CNN.build().state_dict(), OWN)

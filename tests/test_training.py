@@ -161,6 +161,15 @@ def test_history_of_an_epoch(tmp_path, capsys):
             assert words in line
 
 
+@pytest.mark.parametrize(("validation", "key"), [(0.2, "validation_loss"), (0.0, "train_loss")])
+def test_the_learner_is_told_of_the_loss_of_every_epoch(validation, key, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(TorchLearner, "end_epoch", lambda _, loss: told.append(loss))
+    config = TrainConfig(epochs=3, batch_size=16, schedule="plateau", validation=validation)
+    _, progress = trained(config, tmp_path)
+    assert told == [row[key] for row in progress.history]
+
+
 def test_seconds_are_taken_when_the_device_has_done_its_work(tmp_path, monkeypatch):
     """A device computes while Python goes on: each read of this clock is a second, waiting for the device nine more."""
     clock = count()
