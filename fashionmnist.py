@@ -57,7 +57,7 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
     print(f"{recipe.name}: {recipe.title}, on {machine}, into {folder}")
     dataset = data.load(asked.data_dir).to(machine.device)
     planned = trials.plan(recipe, seeds, dataset, machine, run.kept)
-    run.plan({trial.name: trial.settings for trial in planned})
+    run.plan({trial.name: trial.settings for trial in planned}, dataset.digests())
     if run.is_finished():
         print(f"this run is finished: {folder}\n\n{report.results_table(run.metrics())}")
         return

@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from fmnist.figures import album
 
     model, content = checkpoints.rebuild(weights, [*known_networks(), *own])
+    if own and content["config"]["network"]["class"] != own[0].settings["network"]["class"]:
+        raise Refused(f"--network {asked.network}: {weights} is of another class; leave it out")
     if asked.model not in (None, content["model"]):
         raise Refused(f"{weights} holds the network {content['model']}, not {asked.model}; change --model or --weights")
     explained = class_number(asked.explain, content["classes"])
@@ -82,13 +84,16 @@ def find_weights(asked: argparse.Namespace, own: list["Network"]) -> Path:
     """Return the weights of the network that is asked for: below --output-dir, or else where runs usually write."""
     recipe = asked.recipe or "classic"
     names = [network.name for network in (own or RECIPES[recipe].networks)]
-    if asked.model and asked.model not in names and not asked.name:
-        raise Refused(f"--model {asked.model}: {recipe} has {', '.join(names) or 'no network'}")
     name = asked.model or network_to_show(own or RECIPES[recipe].networks, recipe)
     run = asked.name or recipe
     places = [folder / run / f"{name}.pth" for folder in (asked.output_dir, HERE / "outputs")]
     weights = next((place for place in places if place.exists()), None)
     if weights is None:
+        if asked.model and asked.model not in names and not asked.name:
+            raise Refused(f"--model {asked.model}: {recipe} has {', '.join(names) or 'no network'}")
+        others = sorted(path.stem for path in places[0].parent.glob("*.pth"))
+        if others and not asked.network:
+            raise Refused(f"{places[0]} is not there; that run has {', '.join(others)}: name one by --model")
         named = (("--network", asked.network), ("--name", asked.name))
         words = [recipe, *(word for option, value in named if value for word in (option, value))]
         raise Refused(f"{places[0]} is not there; train it first: python fashionmnist.py {shlex.join(words)}")
@@ -100,6 +105,8 @@ def network_to_show(networks: Sequence["Network"], recipe: str) -> str:
     """The name of the first of `networks` that has kernels to show, or else of the first. Raises Refused if none is."""
     if not networks:
         raise Refused(f"{recipe}: has no network to look into; name another recipe")
+    if len(networks) == 1:  # which need not be built without its arguments, which the weights know
+        return networks[0].name
     return next((network for network in networks if network.is_convolutional), networks[0]).name
 
 

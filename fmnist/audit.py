@@ -238,7 +238,7 @@ def _merged(
     candidates = (flat <= farthest()).nonzero()[:, 0]
     candidates = candidates[flat[candidates].argsort(stable=True)]
     for part in candidates.split(CHUNK):
-        if flat[part[0]] > farthest():
+        if not len(part) or flat[part[0]] > farthest():
             break
         pairs = torch.stack([part // least.shape[1] + corner[0], part % least.shape[1] + corner[1]], dim=1)
         exact = (images[pairs[:, 0]].int() - images[pairs[:, 1]].int()).square().sum(dim=(1, 2))

@@ -132,9 +132,10 @@ class Network:
         except (Exception, SystemExit) as error:
             if self.is_users_own and not isinstance(error, MemoryError):
                 raise Refused(f"{self.class_path}: cannot be built ({_in_words(error)})") from None
-            if isinstance(error, ValueError) or (self.varied and isinstance(error, (ArithmeticError, RuntimeError))):
+            torchs_own = (ArithmeticError, RuntimeError, TypeError)  # of numbers that are not for networks
+            if isinstance(error, ValueError) or (self.varied and isinstance(error, torchs_own)):
                 advice = "change --vary" if self.varied else "change --hidden, --kernels, --kernel-size or --pool"
-                raise Refused(f"{self.name}: {' '.join(str(error).split())}; {advice}") from None
+                raise Refused(f"{self.name}: {' '.join(str(error).split())[:200]}; {advice}") from None
             raise
 
     def outline(self) -> Any:
@@ -185,6 +186,8 @@ class Network:
             raise Refused(f"{self.class_path}: {what}; let fmnist.layers.Pixels be its first stage") from None
         if getattr(logits, "shape", None) != (len(images), 10):
             raise Refused(f"{self.class_path}: its output is not the logits of ten classes, [B, 10]")
+        if model.training and not logits.requires_grad:
+            raise Refused(f"{self.class_path}: its output has no gradient; leave out no_grad and detach")
 
 
 def import_class(class_path: str) -> type:

@@ -77,6 +77,8 @@ class TorchLearner:
         # Channels-last is faster on CPU and CUDA; on MPS it makes batch norm's gradients wrong (pytorch issue 175189).
         layout = torch.preserve_format if machine.device.type == "mps" else torch.channels_last
         self.model = model.to(machine.device, memory_format=layout)
+        if layout is torch.channels_last and not _computes(self.model, machine.device):
+            self.model.to(memory_format=torch.contiguous_format)  # a `view` that flattens maps takes no other
         bf16 = machine.precision == "bf16"
         self.precision = torch.autocast(machine.device.type, torch.bfloat16) if bf16 else nullcontext()
         self.optimizer = make_optimizer(self.model, config)
@@ -128,6 +130,19 @@ class TorchLearner:
     def cost(self) -> dict[str, int]:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         return {"parameters": parameters, "multiply_adds": multiply_adds(self.model)}
+
+
+@torch.inference_mode()
+def _computes(model: nn.Module, device: torch.device) -> bool:
+    """Whether `model` makes anything of two images."""
+    was_training = model.training
+    try:
+        model.eval()(torch.zeros(2, 28, 28, dtype=torch.uint8, device=device))
+    except RuntimeError:
+        return False
+    finally:
+        model.train(was_training)
+    return True
 
 
 def multiply_adds(model: nn.Module) -> int:

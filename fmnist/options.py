@@ -196,6 +196,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 def comparison_folder(asked: argparse.Namespace, recipes: Iterable[str]) -> Path:
     """Where a comparison is written. Raises Refused if more is asked for than one, or if a run is there."""
     words = [*as_words(asked_for(asked)), *(["--resume"] if asked.resume else [])]
+    words = words or ([asked.recipe] if asked.says_what else [])
     if words:
         raise Refused(f"--compare: trains nothing; leave out {' '.join(words)}")
     folder = asked.output_dir / (asked.name or "comparison")
@@ -320,9 +321,9 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
             recipe = _with_training(recipe, name, value)
         elif name in NETWORK_OPTIONS:
             recipe = _with_argument(recipe, name, value)
-    _check_honoured(recipe, options)
     if "vary" in options:
         recipe, findings = _varied(recipe, options), ()
+    _check_honoured(recipe, options)
     return replace(recipe, notes=(*recipe.notes, *findings, *notes), is_published=not own)
 
 

@@ -17,7 +17,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Run:
         self.folder, self.options = folder.resolve() if folder.is_symlink() else folder, options
         self.kept, self.results = self.folder / "checkpoints", self.folder / ".results"
         self.trainings: dict[str, dict] = {}  # settings of each trial, by name
+        self.digests: dict[str, str] = {}  # of the data set's parts
         self._publish()  # of a run that was killed just then
         self.resume = resume and not (may_begin and not (self.kept / "run.json").exists())
         if self.resume:
@@ -72,14 +73,17 @@ class Run:
             if name in begun and name not in asked:
                 raise Refused(f"--resume: this run was begun with {option(name)} {begun[name]}; say so again")
 
-    def plan(self, trainings: dict[str, dict]) -> None:
-        """Take note of the settings of all trainings, by name, before any begins.
+    def plan(self, trainings: dict[str, dict], digests: Mapping[str, str] | None = None) -> None:
+        """Take note of the settings of all trainings, by name, and of the data set's `digests`, before any begins.
 
         Raises Refused if the run is to be resumed with others than it was begun with.
         """
         self.trainings = json.loads(json.dumps(trainings))  # as they come back from a file
+        self.digests = dict(digests or {})
         if self.resume:
             self._refuse_differences()
+            if self.notes.get("data", self.digests) != self.digests:  # of a run that trains nothing
+                raise Refused("--data-dir: is another data set than this run's; leave out --resume to start anew")
 
     def _refuse_differences(self) -> None:
         begun = self.notes["trainings"]
@@ -149,7 +153,7 @@ class Run:
             if self.notes["files"]:  # more seeds: as the former run it is to be whole
                 self._copy_checkpoints(self.folder / "checkpoints.finished")
             options = {name: value for name, value in self.options.items() if name not in FORGOTTEN}
-            self.notes |= {"options": options, "trainings": self.trainings, "files": {}}
+            self.notes |= {"options": options, "trainings": self.trainings, "data": self.digests, "files": {}}
         write_json(self.kept / "run.json", self.notes)
         self.results.mkdir()
 

@@ -80,7 +80,7 @@ def read(kind: Any, text: str) -> Any:
         return _chosen(text, {"true": True, "false": False})
     if kind is types.NoneType:
         return _chosen(text, {"none": None})
-    if isinstance(origin, type) and issubclass(origin, Sequence):
+    if isinstance(origin, type) and issubclass(origin, Sequence) and inner:
         return [read(inner[0], part) for part in text.split("+")]
     if kind not in (int, float, str):
         raise TypeError(kind)
@@ -262,7 +262,7 @@ def _annotation(network: Network, name: str) -> Any:
     except KeyError:  # of an ensemble, whose signature says more than its constructor; or without an annotation
         if parameter.annotation is not parameter.empty:
             return parameter.annotation
-    except (NameError, TypeError):  # of a network of the user's own: an annotation that cannot be read
+    except Exception:  # whatever a network of the user's own has for an annotation
         pass
     default = parameter.default
     if isinstance(default, (list, tuple)) and default:

@@ -186,7 +186,7 @@ def pictures(kind: str, count: int) -> torch.Tensor:
     return torch.from_numpy(images)  # far apart: squared distances that single precision does not hold
 
 
-@pytest.mark.parametrize("block", [7, 40, 2000])  # of images: pairs within one, and across two
+@pytest.mark.parametrize("block", [7, 13, 40, 2000])  # of images: pairs within one, and across two
 @pytest.mark.parametrize("kind", ["noise", "ties", "white", "far"])
 def test_the_nearest_pairs_are_those_of_all_pairs(kind, block, monkeypatch):
     monkeypatch.setattr(audit, "BLOCK", block)

@@ -145,6 +145,7 @@ BAD = {
     "value error": (NET.replace("super().__init__()", "raise ValueError('odd')"), "cannot be built (ValueError: odd)"),
     "float input": (NET.replace("Pixels(), ", ""), "let fmnist.layers.Pixels be its first stage"),
     "one image is none": (NET.replace("self.layers(images)", "self.layers(images).squeeze()"), "is not the logits"),
+    "no gradient": (NET.replace("self.layers(images)", "self.layers(images).detach()"), "leave out no_grad and detach"),
     "eleven classes": (NET.replace("36, 10", "36, 11"), "its output is not the logits of ten classes, [B, 10]"),
     "two outputs": (NET.replace("self.layers(images)", "2 * (self.layers(images),)"), "is not the logits"),
     "no weights": (NET.replace("self.layers(images)", "images.flatten(1)[:, :10].float()").replace(

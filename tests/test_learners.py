@@ -15,6 +15,7 @@ from fmnist import data, learners
 from fmnist.config import OPTIMIZERS as OPTIMIZER_NAMES
 from fmnist.config import SCHEDULES, TrainConfig
 from fmnist.device import Machine
+from fmnist.layers import Pixels
 from fmnist.learners import NumpyLearner, TorchLearner
 from numpy_ffn import NumpyFFN
 from tests.test_training import FP32, IMAGES, LABELS, OPTIMIZERS, equal, learner
@@ -229,6 +230,26 @@ def test_scores_are_taken_in_single_precision_whatever_was_trained_in():
 def test_weights_are_channels_last_on_the_cpu():
     own = learner(TrainConfig(), CNN([3, 4], dense=[8]))
     assert own.model.features.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class Viewing(nn.Module):
+    """A network that flattens as many do."""
+
+    def __init__(self):
+        super().__init__()
+        self.pixels, self.conv, self.output = Pixels(), nn.Conv2d(1, 3, 3), nn.Linear(3 * 26 * 26, 10)
+
+    def forward(self, images):
+        maps = self.conv(self.pixels(images))
+        return self.output(maps.view(maps.size(0), -1))
+
+
+def test_a_network_that_flattens_by_view_learns_in_torchs_own_layout():
+    own = learner(TrainConfig(lr=0.01), Viewing())
+    assert own.model.conv.weight.is_contiguous()
+    assert own.model.training
+    losses = [float(own.step(IMAGES, LABELS)[0]) for _ in range(3)]
+    assert losses[2] < losses[0]
 
 
 def test_on_mps_weights_keep_their_layout():

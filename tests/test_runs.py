@@ -474,3 +474,18 @@ def test_a_crafted_run_json_cannot_name_a_file_to_be_imported(stopped):
     notes = crafted("options", {"network": "os.py:system"})
     (stopped / "checkpoints" / "run.json").write_text(json.dumps(notes))
     assert "--network os.py:system; say so again" in refusal(stopped, A)
+
+
+def test_a_run_that_trains_nothing_is_not_resumed_on_other_data(tmp_path):
+    def planned(digest: str, resume: bool) -> Run:
+        run = Run(tmp_path, resume, {})
+        run.plan({}, {"training data": digest})
+        return run
+
+    run = planned("one", resume=False)
+    run.start()
+    (run.results / "metrics.json").write_text("{}")
+    run.finish()
+    assert planned("one", resume=True).is_finished()
+    with pytest.raises(Refused, match="--data-dir: is another data set than this run's"):
+        planned("another", resume=True)

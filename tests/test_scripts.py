@@ -17,9 +17,11 @@ from torch.nn import functional as F
 
 import fashionmnist
 import kernel_vis
-from fmnist import data
+from fmnist import data, options
 from fmnist.checkpoints import rebuild, save_weights
+from fmnist.config import Network
 from fmnist.data import CLASSES, CURRENT, OWN
+from fmnist.errors import Refused
 from fmnist.figures import album
 from recipes import RECIPES
 from tests.helpers import child, garments, tiny
@@ -279,6 +281,40 @@ def test_weights_are_taken_from_the_output_folder_or_else_from_where_runs_usuall
     save_weights(mine / "classic", CNN, "classic", CNN.build().state_dict(), OWN)
     drawn = look("--output-dir", mine, "--data-dir", csv_folder)
     assert f"weights: {mine / 'classic' / 'cnn.pth'}" in drawn.stdout
+
+
+def test_a_network_of_a_study_is_named_by_model(monkeypatch, tmp_path):
+    monkeypatch.setattr(kernel_vis, "HERE", tmp_path / "home")
+    weights = tmp_path / "classic" / "cnn-lr0.001.pth"
+    weights.parent.mkdir()
+    weights.touch()
+
+    def found(*words: str) -> Path:
+        return kernel_vis.find_weights(kernel_vis.parse_arguments([*words, "--output-dir", str(tmp_path)]), [])
+
+    with pytest.raises(Refused, match=r"cnn.pth is not there; that run has cnn-lr0.001: name one by --model"):
+        found()
+    with pytest.raises(Refused, match="--model v1: classic has ffn, cnn"):
+        found("--model", "v1")
+    assert found("--model", "cnn-lr0.001") == weights
+
+
+def test_the_only_network_is_shown_without_being_built():
+    assert kernel_vis.network_to_show([Network("net", "Net", "nowhere.py:Net")], "classic") == "net"
+
+
+def test_a_comparison_is_of_no_recipe(tmp_path):
+    asked = fashionmnist.parse_arguments(["resnet", "--compare", str(tmp_path)])
+    with pytest.raises(Refused, match="--compare: trains nothing; leave out resnet"):
+        options.comparison_folder(asked, RECIPES)
+
+
+def test_weights_of_another_class_than_the_network_that_is_named(run_here, tmp_path):
+    save_weights(tmp_path, CNN, "classic", CNN.build().state_dict(), OWN)
+    (tmp_path / "net.py").write_text("from torch import nn\nclass Net(nn.Module): pass\n")
+    words = ("--weights", tmp_path / "cnn.pth", "--network", f"{tmp_path / 'net.py'}:Net", "--image", PHOTOGRAPH)
+    line = child.only_line(run_here((*words, "--output-dir", tmp_path / "out"), main=kernel_vis.main), 2)
+    assert "is of another class; leave it out" in line
 
 
 def test_pictures_of_another_network_do_not_enter_the_report_of_a_run(classic, look, tmp_path):

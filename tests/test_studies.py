@@ -43,6 +43,46 @@ def refusal(recipe: str, *words: str, **more: object) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "more"),
+    [
+        ("optimizer=sgd,adam", {"momentum": 0.9}),
+        ("schedule=linear,one-cycle", {"warmup": 0.2}),
+        ("augment=true,false", {"shift": 1}),
+        ("lr=1e-3,1e-2", {"patience": 3}),
+    ],
+)
+def test_an_option_that_a_study_honours_is_taken(setting, more):
+    recipe = study("classic", setting, models=["cnn"], **more)
+    assert all(network.settings["training"].items() >= more.items() for network in recipe.networks)
+
+
+def test_a_number_that_torch_cannot_hold_is_refused_in_one_line():
+    line = refusal("classic", f"dense={10**20},128", models=["cnn"])
+    assert line.endswith("change --vary")
+    assert len(line) < 300
+
+
+@pytest.mark.parametrize("annotation", ["List", "'units of the hidden layer'", "'np.Foo'"])
+def test_of_an_annotation_that_cannot_be_read_the_default_says_what_to_read(annotation, tmp_path):
+    program = f"""
+from typing import List
+import torch
+from torch import nn
+from fmnist.layers import Pixels
+class Net(nn.Sequential):
+    def __init__(self, width: {annotation} = 8):
+        super().__init__(Pixels(), nn.Flatten(), nn.Linear(784, width), nn.Linear(width, 10))
+"""
+    (tmp_path / "net.py").write_text(program)
+    words = ("classic", "width=4,8")
+    own = {"network": f"{tmp_path / 'net.py'}:Net"}
+    if annotation == "List":
+        assert "cannot be written on the command line" in refusal(*words, **own)
+    else:
+        assert [network.arguments["width"] for network in study(*words, **own).networks] == [4, 8]
+
+
 def test_a_study_draws_no_gains_from_version_to_version_and_the_layers_of_its_best_alone():
     assert "gains" in RECIPES["evolution"].figures
     assert "gains" not in study("evolution", "dropout=0,0.1", models=["v2"]).figures
