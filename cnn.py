@@ -1,11 +1,10 @@
-"""The convolutional networks: CNN, configurable, ensembles of it, and ResNet-18 for images of one channel."""
+"""The convolutional networks: CNN, configurable, and ResNet-18 for images of one channel."""
 
-import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,6 @@ from fmnist.layers import MEAN, STD, Dropout, Pixels, without_scale
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": partial(nn.LeakyReLU, 0.1)}  # its slope below zero
 POOLS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
-MOST_MEMBERS = 64  # of an ensemble
 
 
 class CNN(nn.Module):
@@ -161,51 +159,6 @@ def _in_order(
         # A rising function commutes with taking the maximum: the same result from a quarter of the values.
         return norms | pooling | act
     return norms | act | pooling
-
-
-class Ensemble(nn.Module):
-    """Several CNNs of one kind that answer together, by the mean of their probabilities.
-
-    Maps images, uint8 [B, 28, 28], to logits [B, 10], which are the logarithms of those means. By default three of
-    classic's, with 1,264,926 parameters. In training each member learns from a part of every batch, as if it were
-    alone: an epoch shows each image to one member, and costs what one member's does. Small networks that err
-    differently can do better together than a large one of as many parameters: Kondratyuk et al., "When Ensembling
-    Smaller Models is More Efficient than Single Large Models", arXiv 2005.00570. Raises ValueError, in words for the
-    user, where the arguments make no network.
-
-    members    number of CNNs, and
-    arguments  of each of them: see `CNN`
-    """
-
-    # The command line offers what the signature names.
-    _members = inspect.Parameter("members", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=3, annotation=int)
-    __signature__ = inspect.Signature([_members, *inspect.signature(CNN).parameters.values()])
-
-    def __init__(self, members: int = 3, **arguments: Any) -> None:
-        super().__init__()
-        if not 1 <= members <= MOST_MEMBERS:
-            raise ValueError(f"an ensemble of {members:,} members; there may be 1 to {MOST_MEMBERS}")
-        self.members = nn.ModuleList(CNN(**arguments) for _ in range(members))
-
-    def forward(self, images: Tensor) -> Tensor:  # uint8 [B, 28, 28] -> logits [B, 10]
-        if self.training:
-            return self._each_its_part(images)
-        scores = [member(images).log_softmax(dim=1) for member in self.members]
-        return torch.stack(scores).logsumexp(dim=0) - math.log(len(scores))
-
-    @torch.jit.unused
-    def _each_its_part(self, images: Tensor) -> Tensor:
-        """Return the logits of each member's part of the images, whose loss moves it as if the part were the batch."""
-        if len(images) < 2 * len(self.members):  # batch norm needs two images: few are for all members together
-            return torch.stack([member(images) for member in self.members]).mean(dim=0)
-
-        def learns(member: nn.Module, part: Tensor) -> Tensor:
-            logits, times = member(part), len(images) / len(part)
-            if logits.requires_grad:  # the loss is the mean over all images; a member's own, over its part
-                logits.register_hook(lambda gradient: gradient * times)
-            return logits
-
-        return torch.cat(list(map(learns, self.members, images.tensor_split(len(self.members)))))
 
 
 class ResNet18(nn.Module):

@@ -259,10 +259,7 @@ def _annotation(network: Network, name: str) -> Any:
     parameter = network.parameters[name]
     try:
         return typing.get_type_hints(import_class(network.class_path).__init__)[name]
-    except KeyError:  # of an ensemble, whose signature says more than its constructor; or without an annotation
-        if parameter.annotation is not parameter.empty:
-            return parameter.annotation
-    except Exception:  # whatever a network of the user's own has for an annotation
+    except Exception:  # none, or whatever a network of the user's own has for one
         pass
     default = parameter.default
     if isinstance(default, (list, tuple)) and default:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import kernel_vis
-from cnn import CNN, Ensemble
+from cnn import CNN
 from ffn import FFN
 from fmnist import data, download, live, page
 from fmnist.checkpoints import save_weights
@@ -154,7 +154,6 @@ def sequence(*middle, inputs=4 * 13 * 13):
         (nn.Sequential(Pixels(size=40), *SMALL[1:4], nn.AdaptiveAvgPool2d(13), *SMALL[4:]), "does not divide"),
         (nn.Sequential(Pixels(size=160), nn.Conv2d(1, 64, 3), nn.Conv2d(64, 100, 3)), "multiply-adds per image"),
         (FFN([4000, 1000]), "7,151,010 parameters"),
-        (Ensemble(2, kernels=[4]), "fmnist.layers.Pixels stands in it more than once"),
     ],
     ids=lambda value: value.replace(" ", "_")[:30] if isinstance(value, str) else type(value).__name__,
 )

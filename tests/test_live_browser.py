@@ -139,7 +139,7 @@ def distinct_networks() -> dict[str, nn.Module]:
                 for key, value in network.arguments.items()
                 if key not in ("mean", "std") and "dropout" not in key
             }
-            if network.class_path in ("ffn:FFN", "cnn:CNN"):  # others compute more than one layer after the other
+            if network.is_torch and network.name != "resnet18":
                 made.setdefault(f"{network.class_path} {arguments}", network.build)
     networks = {name: build() for name, build in made.items()}
     networks["kernels of 5, averages"] = CNN([8, 12], kernel_size=5, pool="avg", activation="leaky_relu")

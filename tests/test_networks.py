@@ -1,6 +1,5 @@
 """The networks: parameters counted by hand, and forward passes written out in the textbook's order."""
 
-import copy
 import math
 from dataclasses import replace
 from functools import partial
@@ -12,12 +11,11 @@ import torch
 import torch.nn.functional as F
 
 import recipes
-from cnn import CNN, Ensemble, ResNet18, SmallMapConv2d, cosine_kernels
+from cnn import CNN, ResNet18, SmallMapConv2d, cosine_kernels
 from ffn import FFN
 from fmnist.config import TrainConfig
-from fmnist.device import Machine
 from fmnist.layers import MEAN, STD, Pixels
-from fmnist.learners import NumpyLearner, TorchLearner, multiply_adds
+from fmnist.learners import NumpyLearner, multiply_adds
 
 # Weights and biases, layer by layer; batch and layer norm have two numbers a channel or unit.
 PARAMETERS = {
@@ -44,10 +42,9 @@ PARAMETERS |= {
     for optimizer in ("adam", "sgd")
 }
 # Convolutions without bias, a norm without scale behind each, and 3x3 maps to the output.
-WIDTHS = {"record": (1, 16, 36, 36, 72, 72, 128, 128), "record-small": (1, 16, 28, 28, 48, 48, 54, 54)}
-MEMBERS = {"record": 3, "record-small": 1}
+WIDTHS = {"record": (1, 32, 64, 64, 128, 128, 208, 208), "record-small": (1, 16, 28, 28, 48, 48, 54, 54)}
 PARAMETERS |= {
-    (recipe, "cnn"): MEMBERS[recipe] * (sum(9 * a * b + b for a, b in pairwise(widths)) + 9 * widths[-1] * 10 + 10)
+    (recipe, "cnn"): sum(9 * a * b + b for a, b in pairwise(widths)) + 9 * widths[-1] * 10 + 10
     for recipe, widths in WIDTHS.items()
 }
 NETWORKS = {(recipe.name, net.name): net for recipe in recipes.RECIPES.values() for net in recipe.networks}
@@ -270,47 +267,6 @@ def test_settings_of_the_published_networks():
     assert not any(isinstance(module, torch.nn.ReLU) for module in leaky.modules())
 
 
-# Ensembles
-
-MEMBER = {"kernels": [4, 6], "dense": [], "norm": "foldable"}
-
-
-def test_an_ensemble_answers_with_the_mean_probability_of_its_members():
-    ensemble = Ensemble(3, **MEMBER).eval()
-    alone = [torch.softmax(scores(member), dim=1) for member in ensemble.members]
-    assert not torch.allclose(alone[0], alone[1], atol=1e-3)
-    torch.testing.assert_close(scores(ensemble).exp(), sum(alone) / 3)
-
-
-def test_each_member_learns_from_its_part_of_every_batch_as_if_it_were_alone():
-    config = TrainConfig(optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=0.01, label_smoothing=0.1)
-    machine = Machine(torch.device("cpu"), "fp32")
-    ensemble = Ensemble(3, **MEMBER)
-    alone = [TorchLearner(copy.deepcopy(member), config, machine, 4) for member in ensemble.members]
-    together = TorchLearner(ensemble, config, machine, 4)
-    for _step in range(4):
-        batch = torch.randint(0, 256, (18, 28, 28), dtype=torch.uint8)
-        labels = torch.randint(0, 10, (18,))
-        loss, correct = together.step(batch, labels)
-        own = [member.step(*part) for member, *part in zip(alone, batch.chunk(3), labels.chunk(3), strict=True)]
-        torch.testing.assert_close(loss, sum(loss for loss, _ in own) / 3)
-        assert correct == sum(correct for _, correct in own)
-    for member, learner in zip(ensemble.members, alone, strict=True):
-        torch.testing.assert_close(member.state_dict(), learner.weights())
-
-
-@pytest.mark.parametrize("dense", [[], [8]])
-def test_an_ensemble_learns_from_batches_of_any_size(dense):
-    config = TrainConfig(optimizer="sgd", lr=0.1, momentum=0.9)
-    ensemble = Ensemble(3, **MEMBER | {"dense": dense})
-    learner = TorchLearner(ensemble, config, Machine(torch.device("cpu"), "fp32"), 9)
-    for count in (4, 7, 2, 6, 5, 3, 8):
-        before = [member.classifier.output.weight.clone() for member in ensemble.members]
-        learner.step(torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8), torch.randint(0, 10, (count,)))
-        for member, weight in zip(ensemble.members, before, strict=True):
-            assert not torch.equal(member.classifier.output.weight, weight)
-
-
 # Networks that are none
 
 
@@ -329,11 +285,8 @@ NOTHING = "no kernels, no units, or kernels without pixels"
         (CNN, {"dense": [0]}, NOTHING),
         (CNN, {"kernel_size": 0}, NOTHING),
         (FFN, {"hidden": [0]}, "at least one unit"),
-        (Ensemble, {"members": 0}, "ensemble of 0 members"),
-        (Ensemble, {"members": 10**9}, "ensemble of 1,000,000,000 members; there may be 1 to 64"),
         (CNN, {"padding": -1}, "padding below 0"),
         (CNN, {"kernels": [4, 4], "padding": [0, -1]}, "padding below 0"),
-        (Ensemble, {"kernels": [4, 0]}, NOTHING),
     ],
 )
 def test_what_makes_no_network_is_refused_in_words(build, arguments, words):

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import resize
 
-from cnn import CNN, Ensemble, ResNet18
+from cnn import CNN, ResNet18
 from ffn import FFN
 from fmnist.config import Network, Recipe, TrainConfig
-from fmnist.layers import Pixels
 from recipes import RECIPES
 
 
@@ -135,10 +134,7 @@ def test_pixels_are_prepared_as_the_author_has_them(recipe):
         if network.is_torch:
             size = 32 if network.name == "resnet18" else 28
             wanted = resize(scaled(image, recipe)[:, None], [size, size], antialias=True)
-            first = [module for module in network.build().modules() if isinstance(module, Pixels)]
-            assert len(first) == network.arguments.get("members", 1)
-            for pixels in first:
-                torch.testing.assert_close(pixels(image.byte()).double(), wanted, rtol=0, atol=2e-6)
+            torch.testing.assert_close(network.build().pixels(image.byte()).double(), wanted, rtol=0, atol=2e-6)
 
 
 # Every network
@@ -205,12 +201,11 @@ def test_a_docstring_prints_the_layers_that_there_are(kind):
     assert printed == outputs(kind())
 
 
-@pytest.mark.parametrize("kind", [FFN, CNN, Ensemble, ResNet18])
+@pytest.mark.parametrize("kind", [FFN, CNN, ResNet18])
 def test_a_docstring_counts_the_parameters_and_explains_every_argument(kind):
     (count,) = re.findall(r"([\d,]+) parameters", kind.__doc__)
     assert int(count.replace(",", "")) == sum(tensor.numel() for tensor in kind().parameters())
-    parameters = Network("", "", f"{kind.__module__}:{kind.__name__}").parameters
-    for name in ["members"] if kind is Ensemble else parameters:  # its others are CNN's
+    for name in Network("", "", f"{kind.__module__}:{kind.__name__}").parameters:
         assert re.search(rf"(^ {{4}}|^ {{4}}mean, |`){name}\b", kind.__doc__, re.MULTILINE), name
 
 
