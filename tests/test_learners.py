@@ -208,8 +208,9 @@ def test_scores_in_big_batches_are_those_of_the_images_one_by_one():
 def test_bf16_computes_in_bfloat16_and_keeps_its_weights_in_float32():
     seen = []
     model = FFN([8])
+    own = learner(TrainConfig(), model, precision="bf16")
     model.linear1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    loss, _ = learner(TrainConfig(), model, precision="bf16").step(IMAGES[:8], LABELS[:8])
+    loss, _ = own.step(IMAGES[:8], LABELS[:8])
     assert seen == [torch.bfloat16]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert loss.isfinite()
