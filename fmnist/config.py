@@ -26,6 +26,7 @@ LENGTH_MATTERS = ("cosine", "one-cycle", "linear")  # laid out over all epochs, 
 POOLS = ("max", "avg", "stride")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
+REPRODUCTION_SEEDS = 5  # from fewer, a published figure is not judged
 
 
 def setting(default: Any, words: str, low: float | None = None, high: float | None = None, choices=None) -> Any:
@@ -47,7 +48,7 @@ class TrainConfig:
     decay_norms: bool = setting(True, "let weight decay act on norms and biases too, not on kernels and matrices alone")
     schedule: str = setting(
         "constant",
-        "learning-rate schedule; plateau cuts by ten after 3 epochs without a better loss",
+        "learning-rate schedule; plateau cuts by ten after more than 3 epochs without a better loss",
         choices=SCHEDULES,
     )
     warmup: float = setting(0.3, "fraction of the steps before the peak of a one-cycle or linear schedule", 0.01, 0.99)
@@ -251,7 +252,7 @@ class Recipe:
     baseline: str = ""  # the network that each other is compared with; without one it is the network before it
     factors: tuple[str, ...] = ()  # settings and arguments, of two values each, that the networks combine in every way
     notes: tuple[str, ...] = ()  # printed below the results
-    findings: tuple[str, ...] = ()  # of whole runs; printed too, unless options have made it another experiment
+    findings: tuple[str, ...] = ()  # of whole runs; printed too, where options or data make no other experiment of it
     study: Mapping[str, list[Any]] = field(default_factory=dict)  # settings that are varied, with all their values
     is_published: bool = True  # whether its networks are trained as published, and not by settings of the user's own
 

@@ -87,7 +87,7 @@ class Published(TypedDict, total=False):
 class Reproduction(TypedDict):
     """One published figure held against the measured ones; see `fmnist.statistics.reproduction`."""
 
-    verdict: str  # "reproduced", "exceeded", "not reproduced", or "one seed: no verdict"
+    verdict: str  # "reproduced", "exceeded", "not reproduced", or such as "one seed: no verdict"
     n: int  # seeds
     low: NotRequired[float]  # the 95 % prediction interval for one more seed
     high: NotRequired[float]
@@ -356,7 +356,7 @@ def collect(
         "comparisons": [] if recipe.study else statistics.compare(recipe.pairs, evaluations),
         "effects": statistics.factorial_effects(recipe.levels, accuracies),
         "columns": list(recipe.columns),
-        "notes": list(recipe.notes),
+        "notes": [*recipe.notes, *(recipe.findings if dataset.release == "current" else ())],
     }
     if recipe.study:
         metrics["best"] = best = study_results.best_on_validation(models)

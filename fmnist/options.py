@@ -139,6 +139,7 @@ TRAINING_OPTIONS = {field.name: field for field in fields(TrainConfig)}
 NEVER_REMEMBERED = ("network",)
 FORGOTTEN = ("cluster",)  # nor connect to another machine; without it the run goes on here
 SPREAD = {"jobs", "cluster"}  # where trials are trained, and never what comes of them: only one of the two
+SAME_EXPERIMENT = {"models", "seeds", "seed", "device", "audit", *SPREAD}  # with these, published figures still apply
 
 
 class Parser(argparse.ArgumentParser):
@@ -295,36 +296,45 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         raise Refused(f"--audit: is no option of {recipe.name}; it examines the data set alone, as explore --audit")
     if not ("audit" in options or recipe.networks) or "vary" in options:  # a study compares, and judges no labels
         recipe = replace(recipe, auditor=None)
-    of_all = ("device", "audit", *(SPREAD if recipe.auditor else ()))
-    for name in options:
-        if not recipe.networks and name not in of_all:
-            raise Refused(f"{option(name)}: {recipe.name} trains no network")
-    if options.keys() >= SPREAD:
-        raise Refused("--jobs, --cluster: one or the other; a cluster has as many jobs as workers")
-    if "one_at_a_time" in options and "vary" not in options:
-        raise Refused("--one-at-a-time: changes what --vary names; name it as well, as in --vary dropout=0")
-    ours = ("models", "seeds", "seed", "device", "audit", *SPREAD)
-    own = {name: value for name, value in options.items() if name not in ours}
-    words = " ".join(as_words(own))
-    compared = "vary" not in options and any(network.published for network in recipe.networks)
-    measured = "; the published figures were measured with the recipe's settings" if compared else ""
-    notes = (f"Run with {words}{measured}.",) if own else ()
-    findings = () if own or "models" in options else recipe.findings
+    _check_together(recipe, options)
+    changes = {name: value for name, value in options.items() if name not in SAME_EXPERIMENT}
+    note = _note_on(changes, recipe)
+    if changes or "models" in options:
+        recipe = replace(recipe, findings=())
     recipe = _chosen(recipe, options.get("models"))
     if "network" in options:
-        own_network = users_own(options["network"], recipe.networks[-1].training)
-        if recipe.auditor and own_network.name == recipe.auditor.name:
-            raise Refused(f"--network {options['network']}: {recipe.name} has an {own_network.name}; rename the class")
-        recipe = replace(recipe, networks=(own_network,), baseline="", factors=())
+        recipe = _with_users_own(recipe, options["network"])
     for name, value in options.items():
         if name in TRAINING_OPTIONS:
             recipe = _with_training(recipe, name, value)
         elif name in NETWORK_OPTIONS:
             recipe = _with_argument(recipe, name, value)
     if "vary" in options:
-        recipe, findings = _varied(recipe, options), ()
+        recipe = _varied(recipe, options)
     _check_honoured(recipe, options)
-    return replace(recipe, notes=(*recipe.notes, *findings, *notes), is_published=not own)
+    return replace(recipe, notes=(*recipe.notes, *note), is_published=not changes)
+
+
+def _check_together(recipe: Recipe, options: Mapping[str, Any]) -> None:
+    """Raise Refused for options that the recipe, or another option, rules out."""
+    if not recipe.networks:
+        honoured = {"device", "audit", *(SPREAD if recipe.auditor else ())}
+        for name in options:
+            if name not in honoured:
+                raise Refused(f"{option(name)}: {recipe.name} trains no network")
+    if options.keys() >= SPREAD:
+        raise Refused("--jobs, --cluster: one or the other; a cluster has as many jobs as workers")
+    if "one_at_a_time" in options and "vary" not in options:
+        raise Refused("--one-at-a-time: changes what --vary names; name it as well, as in --vary dropout=0")
+
+
+def _note_on(changes: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """What to say below the results of a recipe's `changes`; nothing where there are none."""
+    if not changes:
+        return []
+    compared = "vary" not in changes and any(network.published for network in recipe.networks)
+    measured = "; the published figures were measured with the recipe's settings" if compared else ""
+    return [f"Run with {' '.join(as_words(changes))}{measured}."]
 
 
 def _chosen(recipe: Recipe, models: list[str] | None) -> Recipe:
@@ -348,6 +358,14 @@ def users_own(class_path: str, training: TrainConfig | None = None) -> Network:
     if not Path(file).is_file():
         raise Refused(f"--network {class_path}: there is no such file")
     return Network(name.lower(), name, f"{Path(file).resolve()}:{name}", training=training or TrainConfig())
+
+
+def _with_users_own(recipe: Recipe, class_path: str) -> Recipe:
+    """Put the network that --network names in the place of the recipe's, to be trained as the last of them is."""
+    network = users_own(class_path, recipe.networks[-1].training)
+    if recipe.auditor and network.name == recipe.auditor.name:
+        raise Refused(f"--network {class_path}: {recipe.name} has an {network.name}; rename the class")
+    return replace(recipe, networks=(network,), baseline="", factors=())
 
 
 def _with_training(recipe: Recipe, name: str, value: Any) -> Recipe:
@@ -406,9 +424,9 @@ def _check_no_design(recipe: Recipe, name: str, said: Callable[[str], str] = opt
 
 
 def _drops(network: Network) -> bool:
-    """Whether `network` has a layer behind which its argument `dropout` acts."""
+    """Whether `network` has a layer behind which its argument `dropout` acts, as far as is known of its class."""
     known = network.parameters
-    return "dropout" in known and ("dense" not in known or bool(network.argument("dense")))
+    return "dropout" in known and (network.is_users_own or "dense" not in known or bool(network.argument("dense")))
 
 
 def _check_honoured(recipe: Recipe, options: Mapping[str, Any], said: Callable[[str], str] = option) -> None:
@@ -427,13 +445,18 @@ def _check_honoured(recipe: Recipe, options: Mapping[str, Any], said: Callable[[
         "select_best": ("--validation", lambda training: training.validation > 0),
     }
     for name, (needed, honours) in needs.items():
-        # 0 is what they are anyway, but for those that are on by default.
-        asked = name in options and (options[name] or name in ("select_best", "decay_norms", "shift"))
+        # 0 and no are what they are anyway, but for those that are on by default.
+        asked = name in options and (options[name] or TRAINING_OPTIONS[name].default)
         if asked and not any(map(honours, trainings)):
             raise Refused(f"{said(name)}: is of use with {needed} only")
     if options.get("dropout") and not any(map(_drops, recipe.networks)):
-        names = ", ".join(network.name for network in recipe.networks)
-        raise Refused(f"{said('dropout')}: acts behind hidden dense layers, and {names} has none; leave it out")
+        names = dict.fromkeys(network.variant_of or network.name for network in recipe.networks)
+        raise Refused(f"{said('dropout')}: acts behind hidden dense layers, and {', '.join(names)} has none; leave it out")
+    _check_numpy(recipe, options, said)
+
+
+def _check_numpy(recipe: Recipe, options: Mapping[str, Any], said: Callable[[str], str]) -> None:
+    """Raise Refused for an option that a network in NumPy cannot honour."""
     by_hand = [network for network in recipe.networks if not network.is_torch]
     if not by_hand:
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fmnist.config import REPRODUCTION_SEEDS
 from fmnist.files import plain
 from fmnist.study_results import change, combinations
 
@@ -152,8 +153,8 @@ LEGEND = {
     "Effect": "Effect: in points of test accuracy, of one value in place of the other, averaged over the other "
     "factors; of an interaction, half the difference between one factor's effects at the two values of the other. "
     "Intervals and tests rest on the variance between seeds; with one seed, on the interactions, taken for noise.",
-    "Seeds": "±: standard deviation over the seeds. A published figure is reproduced if it lies in the 95 % prediction "
-    "interval for one more seed, and exceeded if measured ones are better than that.",
+    "Seeds": f"±: standard deviation over the seeds. From {REPRODUCTION_SEEDS} seeds, a published figure is reproduced "
+    "if it lies in the 95 % prediction interval for one more, and exceeded if measured ones are better than that.",
 }
 WARNINGS = {  # by release of the data set
     "first": "Warning: measured on the first release of the data set, whose test images are partly today's training "
@@ -163,7 +164,7 @@ WARNINGS = {  # by release of the data set
 HEADERS = {"pixel deviation": "pixel standard deviation"}  # of the data set's statistics, where not as in metrics.json
 CLASS_COUNT = 10
 MOST_NAMED = 8  # combinations of a study, in a sentence
-ONE_SEED = "One seed: no verdict on the published figures (--seeds 5)"
+TOO_FEW_SEEDS = f"Fewer than {REPRODUCTION_SEEDS} seeds: no verdict on the published figures (--seeds 5)"
 
 
 def results_table(metrics: "Metrics") -> str:
@@ -302,11 +303,11 @@ def first_seed(model: "Model") -> str:
 
 
 def _reproductions(metrics: "Metrics") -> list[str]:
-    """Verdicts on the published figures, a line per network that has several seeds; one line for all others."""
-    judged = [model for model in metrics["models"].values() if model["reproduction"]]
-    several = [_reproduction(model) for model in judged if "seeds" in model]
+    """Verdicts on the published figures, a line per network that has enough seeds; one line for all others."""
+    published = [model for model in metrics["models"].values() if model["reproduction"]]
+    judged = [_reproduction(model) for model in published if seed_count(model) >= REPRODUCTION_SEEDS]
     by_epoch = [_losses_by_epoch(model) for model in metrics["models"].values() if "epochs" in model["published"]]
-    return several + [ONE_SEED] * (len(several) < len(judged)) + by_epoch
+    return judged + [TOO_FEW_SEEDS] * (len(judged) < len(published)) + by_epoch
 
 
 def _reproduction(model: "Model") -> str:
@@ -323,14 +324,14 @@ def _reproduction(model: "Model") -> str:
 def _losses_by_epoch(model: "Model") -> str:
     """Such as "CNN, training loss by epoch: 0.50, 0.31 published, 0.48 ± 0.01, 0.32 ± 0.02 measured: reproduced, ...".
 
-    With one seed there is no verdict.
+    With too few seeds there is no verdict.
     """
     published = model["published"]["epochs"]
     runs = [seed["epochs"] for seed in model.get("seeds", [model])]
     measured = [[epoch["train_loss"] for epoch in row] for row in zip(*runs, strict=False)][: len(published)]
     verdicts = [epoch["train_loss"]["verdict"] for epoch in model["reproduced_epochs"]]
     texts = [_mean_and_std(losses, "{:.4f}") for losses in measured]
-    words = f": {', '.join(verdicts)}" if verdicts and len(runs) > 1 else ""
+    words = f": {', '.join(verdicts)}" if verdicts and len(runs) >= REPRODUCTION_SEEDS else ""
     figures = ", ".join(f"{epoch['train_loss']:.4f}" for epoch in published)
     return f"{model['title']}, training loss by epoch: {figures} published, {', '.join(texts)} measured{words}"
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from scipy import stats
 
+from fmnist.config import REPRODUCTION_SEEDS
+
 if TYPE_CHECKING:
     from fmnist.evaluation import Predictions
     from fmnist.metrics import Comparison, Effect, Reproduction
@@ -330,13 +332,14 @@ def reproduction(key: str, published: float, values: Sequence[float]) -> "Reprod
     """Hold a published figure against the measured `values`, one per seed.
 
     It is "reproduced" inside the 95 % prediction interval for one more seed; where the measured ones are better than
-    that, it is "exceeded". Better is lower for a loss, and higher for an accuracy. "parameters" must be equal.
+    that, it is "exceeded". Better is lower for a loss, and higher for an accuracy. "parameters" must be equal. From
+    fewer than five seeds, whose interval would hold almost any figure, there is no verdict.
     """
     n = len(values)
     if key == "parameters":
         return {"verdict": "reproduced" if all(value == published for value in values) else "not reproduced", "n": n}
-    if n == 1:
-        return {"verdict": "one seed: no verdict", "n": n}
+    if n < REPRODUCTION_SEEDS:
+        return {"verdict": f"{'one seed' if n == 1 else f'{n} seeds'}: no verdict", "n": n}
     low, high = prediction_interval(np.asarray(values)).tolist()
     exceeded = published > high if key.endswith("loss") else published < low
     verdict = "reproduced" if low <= published <= high else "exceeded" if exceeded else "not reproduced"

@@ -144,7 +144,6 @@ def test_bad_csv_is_refused_with_file_line_and_what_is_wrong(folders, offline, r
     assert said in line
 
 
-@pytest.mark.fault(32, "CSV with a short row, a letter, a pixel of 256, a label of 10, no header, no rows")
 @pytest.mark.parametrize("missing", tiny.CSV_NAMES)
 def test_one_csv_file_of_the_pair_is_refused(folders, offline, run_here, missing):
     (tiny.write_csv(tiny.make(20, 10), folders[0]) / missing).unlink()

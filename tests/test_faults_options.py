@@ -154,7 +154,6 @@ def test_a_layer_of_a_network_without_convolutions_cannot_be_drawn(class_path, w
     assert words in line
 
 
-@pytest.mark.fault(16, MISFITS)
 def test_weights_of_another_network_than_asked_for(looked_at, tmp_path):
     line = looked_at(weights(tmp_path), "--model", "relu_stride_adam", "choices")
     assert "cnn" in line

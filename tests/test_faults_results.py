@@ -60,7 +60,6 @@ def draw(bench, output: Path, *more: object):
 
 
 @posix
-@pytest.mark.fault(27, KILLED)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_a_stopped_run_leaves_the_earlier_one_usable_and_then_takes_its_place(
     number, finished, bench, output, tmp_path
@@ -96,7 +95,6 @@ def assert_whole(kept: Path, run: Path) -> None:
     assert [name for name in ours if ours[name] != theirs[name]] in ([], ["report.html"])
 
 
-@pytest.mark.fault(27, KILLED)
 def test_a_run_of_equal_settings_takes_the_place_of_the_earlier_one(bench, output):
     bench.run("classic", output)
     assert sorted(visible(output / "classic")) == listed(output / "classic")

@@ -207,7 +207,6 @@ def test_a_loss_that_is_no_number(step, after, words, last, bench, tmp_path):
     assert all(tensor.isfinite().all() for tensor in checkpoints.load(newest)["learner"]["model"].values())
 
 
-@pytest.mark.fault(23, NO_NUMBER)
 def test_sigmoids_that_have_all_underflowed_still_give_numbers(bench, tmp_path):
     """At this rate the network in NumPy ends with ten outputs of 0: its weights are finite, and so is its own loss."""
     bench.run("numpy", tmp_path, "--lr", "100")
@@ -237,7 +236,6 @@ def test_whole_processes_as_the_program_ships_give_the_same_numbers(bench, tmp_p
     assert not difference(outcome(tmp_path / "first"), outcome(tmp_path / "second"))
 
 
-@pytest.mark.fault(33, SAME_SEED)
 def test_another_seed_gives_others(bench, tmp_path):
     bench.run("classic", tmp_path, "--seed", "1")
     paths = [folder / "classic" / "ffn.pth" for folder in (tmp_path, bench.left_alone("classic"))]

@@ -211,8 +211,8 @@ def test_options_of_ones_own_are_noted_beside_what_is_published():
 @pytest.mark.parametrize("asked", [{"epochs": 1}, {"models": ["v1"]}])
 def test_what_whole_runs_have_found_is_not_said_of_another_experiment(asked):
     recipe = replace(RECIPES["evolution"], findings=("v3 learns best.",))
-    assert "v3 learns best." in changed(recipe, {"seed": 3}).notes
-    assert "v3 learns best." not in changed(recipe, asked).notes
+    assert changed(recipe, {"seed": 3}).findings == recipe.findings
+    assert changed(recipe, asked).findings == ()
 
 
 # Refused

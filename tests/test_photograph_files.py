@@ -14,10 +14,15 @@ import pytest
 from PIL import Image
 
 from fmnist import photograph
+from fmnist.checkpoints import save_weights
+from fmnist.data import OWN
 from fmnist.errors import Refused
+from recipes import RECIPES
+from tests.helpers import child, needs
 from tests.helpers.garments import agreement, boot, photo, placed
 
 ROOT = Path(__file__).parents[1]
+CNN = RECIPES["classic"].networks[1]
 NO_IMAGE = "--image missing, empty, cut short, a text file or a TIFF named .png"
 
 
@@ -269,29 +274,39 @@ def bomb(path: Path, side: int) -> None:
 HUGE = pytest.mark.fault(30, "a 30,000 x 30,000 PNG under a memory limit")
 
 
+# Leaves 500 MB for reading the photograph.
+LIMITS_MEMORY = """
+import resource
+read = photograph.read
+def read_with_less_memory(path):
+    pages = int(open("/proc/self/statm").read().split()[0])
+    print("limited", flush=True)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 500_000_000,) * 2)
+    return read(path)
+photograph.read = read_with_less_memory
+"""
+UNCHECKED = "photograph._check_size = lambda *_: None\nphotograph.Image.MAX_IMAGE_PIXELS = None"
+
+
+@needs.linux
+@pytest.mark.usefixtures("earlier_run")
 @pytest.mark.parametrize("side", [pytest.param(30_000, marks=HUGE), 11_000])
-def test_a_bomb_is_refused_under_a_memory_limit(tmp_path, side):
-    """30,000 pixels a side is beyond Pillow's own limit, 11,000 only beyond ours. A control shows the limit bites."""
+def test_a_bomb_is_refused_under_a_memory_limit(folders, tmp_path, side):
+    """30,000 pixels a side is beyond Pillow's own limit, 11,000 only beyond ours. Without either, memory runs out."""
     path = tmp_path / "bomb.png"
     bomb(path, side)
-    program = (
-        "import resource, sys, time; from fmnist import photograph; from fmnist.errors import Refused\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 500_000_000,) * 2)\n"
-        "try: bytearray(600_000_000); sys.exit('no limit')\n"
-        "except MemoryError: pass\n"
-        "start = time.monotonic()\n"
-        "try: photograph.read(sys.argv[1])\n"
-        "except Refused as error: print(error); print(time.monotonic() - start)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=20
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    message, seconds = done.stdout.splitlines()
-    assert message.startswith(f"{path}: ")
-    assert "64 megapixels" in message
-    assert float(seconds) < 1
+    save_weights(tmp_path, CNN, "classic", CNN.build().state_dict(), OWN)
+    arguments = child.command(folders, "--weights", tmp_path / "cnn.pth", "--image", path)
+    with child.started(arguments, script="kernel_vis", patches=[LIMITS_MEMORY]) as process:
+        child.wait_for(process, "limited")
+        start = time.monotonic()
+        line = child.refused(child.finish(process), folders)
+    assert time.monotonic() - start < 5
+    assert f"{path}: " in line
+    assert "64 megapixels" in line
+
+    control = child.run(arguments, script="kernel_vis", patches=[LIMITS_MEMORY, UNCHECKED])
+    assert "MemoryError" in child.refused(control, folders)
 
 
 def test_as_many_pixels_as_are_allowed_are_read(tmp_path):

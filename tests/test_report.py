@@ -102,15 +102,15 @@ def one(model: dict) -> dict:
 
 
 def with_seeds(**more: object) -> dict:
-    """FFN from three seeds."""
+    """FFN from five seeds."""
     several = {
-        "seeds": [{"seed": 4 + n, "epochs": [{"train_loss": 0.1 * n, "train_accuracy": 0.9}]} for n in range(3)],
+        "seeds": [{"seed": 4 + n, "epochs": [{"train_loss": 0.1 * n, "train_accuracy": 0.9}]} for n in range(5)],
         "mean": {"test_accuracy": 0.8850, "train_loss": 0.2, "test_loss": 0.4, "best_epoch": 7.5},
         "std": {"test_accuracy": 0.0012, "test_loss": 0.01, "best_epoch": 0.7071},
         "published": {"test_accuracy": 0.8836, "test_loss": 0.41},
         "reproduction": {
-            "test_accuracy": {"verdict": "exceeded", "n": 3},
-            "test_loss": {"verdict": "reproduced", "n": 3},
+            "test_accuracy": {"verdict": "exceeded", "n": 5},
+            "test_loss": {"verdict": "reproduced", "n": 5},
         },
     }
     return network("FFN", 0.8812, best_epoch=8, **several, **more)
@@ -168,10 +168,10 @@ def test_several_seeds_give_mean_std_and_verdicts_on_the_published_figures():
     cells = dict(zip(header, row, strict=True))
     assert cells["Test %"] == "88.50 ± 0.12"
     assert cells["Epoch"] == "7.5 ± 0.7"
-    assert (cells["points"], cells["Seeds"], cells["Pooled %"]) == ("+0.14", "3", "85.00")
+    assert (cells["points"], cells["Seeds"], cells["Pooled %"]) == ("+0.14", "5", "85.00")
     assert remarks(run) == [
         "- Weights kept, confusion matrices and images: FFN of seed 4, 88.12 %",
-        "- FFN (3 seeds): test accuracy 88.36 published, 88.50 ± 0.12 measured: exceeded; "
+        "- FFN (5 seeds): test accuracy 88.36 published, 88.50 ± 0.12 measured: exceeded; "
         "test loss 0.4100 published, 0.4000 ± 0.0100 measured: reproduced",
     ]
 
@@ -223,7 +223,7 @@ def test_below_the_table_stand_warnings_verdicts_changes_comparisons_source_and_
     assert remarks(run) == [
         "- Warning: measured on the first release of the data set, whose test images are partly today's training "
         "images; accuracies are not comparable",
-        "- One seed: no verdict on the published figures (--seeds 5)",
+        "- Fewer than 5 seeds: no verdict on the published figures (--seeds 5)",
         "- CNN: convolutions (+3.11 points)",
         "- CNN - FFN: +3.11 points: these two trained networks differ (McNemar p < 0.001); one seed says nothing",
         "- Published figures: A. Author, github.com/a/b",
@@ -252,10 +252,12 @@ def test_published_losses_by_epoch_stand_beside_the_measured_ones_with_a_verdict
     published = {"epochs": [{"train_loss": 0.05}, {"train_loss": 0.04}]}
     one_seed = remarks(one(network("CNN", 0.9, published=published)))
     assert one_seed == ["- CNN, training loss by epoch: 0.0500, 0.0400 published, 0.9000, 0.2500 measured"]
-    verdicts = [{"train_loss": {"verdict": "reproduced", "n": 3}}]
+    verdicts = [{"train_loss": {"verdict": "reproduced", "n": 5}}]
     several = with_seeds(reproduced_epochs=verdicts) | {"published": published, "reproduction": {}}
-    line = "- FFN, training loss by epoch: 0.0500, 0.0400 published, 0.1000 ± 0.1000 measured: reproduced"
-    assert line in remarks(one(several))
+    line = "- FFN, training loss by epoch: 0.0500, 0.0400 published, 0.2000 ± 0.1581 measured"
+    assert f"{line}: reproduced" in remarks(one(several))
+    several["seeds"] = several["seeds"][:4]
+    assert line.replace("0.2000 ± 0.1581", "0.1500 ± 0.1291") in remarks(one(several))
 
 
 EFFECTS = [
@@ -502,8 +504,8 @@ def test_a_network_without_predictions_still_shows_its_confusion(tmp_path):
 
 def test_of_several_seeds_the_page_names_the_one_it_shows(tmp_path):
     text = " ".join(write(tmp_path, metrics(models={"ffn": with_seeds()}, comparisons=[], seed=4)).split())
-    assert "<dt>Seeds</dt><dd>4 to 6</dd>" in text
-    assert "<dt>Test accuracy, %, mean of 3 seeds</dt><dd>88.50 ± 0.12</dd>" in text
+    assert "<dt>Seeds</dt><dd>4 to 8</dd>" in text
+    assert "<dt>Test accuracy, %, mean of 5 seeds</dt><dd>88.50 ± 0.12</dd>" in text
     assert "Confusion matrix, scores by class and images are of seed 4, 88.12 %, as are the weights in ffn.pth." in text
 
 

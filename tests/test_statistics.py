@@ -352,14 +352,15 @@ def test_trainings_of_one_recipe_are_seldom_called_different(verdicts_alone):
     ],
 )
 def test_a_published_figure_is_held_against_one_more_seed(key, published, verdict):
-    values = [0.89, 0.90, 0.91]
-    margin = stats.t.ppf(0.975, 2) * 0.01 * math.sqrt(4 / 3)
-    expected = {"verdict": verdict, "n": 3, "low": pytest.approx(0.9 - margin), "high": pytest.approx(0.9 + margin)}
+    values = [0.89, 0.89, 0.90, 0.91, 0.91]
+    margin = stats.t.ppf(0.975, 4) * 0.01 * math.sqrt(6 / 5)
+    expected = {"verdict": verdict, "n": 5, "low": pytest.approx(0.9 - margin), "high": pytest.approx(0.9 + margin)}
     assert statistics.reproduction(key, published, values) == expected
 
 
-def test_one_seed_reproduces_nothing_but_parameters():
+def test_fewer_than_five_seeds_reproduce_nothing_but_parameters():
     assert statistics.reproduction("test_accuracy", 0.9, [0.9]) == {"verdict": "one seed: no verdict", "n": 1}
+    assert statistics.reproduction("test_accuracy", 0.9, [0.9] * 4) == {"verdict": "4 seeds: no verdict", "n": 4}
     assert statistics.reproduction("parameters", 203_530, [203_530]) == {"verdict": "reproduced", "n": 1}
     assert statistics.reproduction("parameters", 203_530, [203_531] * 2) == {"verdict": "not reproduced", "n": 2}
 
