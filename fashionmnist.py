@@ -48,7 +48,7 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
     """Load, train, evaluate, draw, report: one run of a recipe into `folder`."""
     from fmnist import data, device, page, runs, studies, trials, workers
 
-    run = runs.Run(folder, asked.resume, options.asked_for(asked), asked.says_what)
+    run = runs.Run(folder, asked.resume, options.asked_for(asked), options.describes_run(asked))
     recipe = options.changed(RECIPES[asked.recipe], run.options).checked()
     seeds = run.options.get("seeds", 1)
     networks = [*recipe.trainings(seeds), *recipe.auditors]
@@ -159,7 +159,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options.add_folders(parser, HERE)
     options.add_experiment_options(parser)
     asked = parser.parse_args(argv)
-    asked.says_what = asked.recipe is not None or bool(options.asked_for(asked))
+    asked.is_recipe_named = asked.recipe is not None
     asked.recipe = asked.recipe or "classic"
     return asked
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fmnist.data import FashionMNIST, Sample
 
 HERE = Path(__file__).resolve().parent
+MOST_NAMED = 8  # networks of a run, in a sentence
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -89,11 +90,13 @@ def find_weights(asked: argparse.Namespace, own: list["Network"]) -> Path:
     places = [folder / run / f"{name}.pth" for folder in (asked.output_dir, HERE / "outputs")]
     weights = next((place for place in places if place.exists()), None)
     if weights is None:
-        if asked.model and asked.model not in names and not asked.name:
-            raise Refused(f"--model {asked.model}: {recipe} has {', '.join(names) or 'no network'}")
         others = sorted(path.stem for path in places[0].parent.glob("*.pth"))
         if others and not asked.network:
-            raise Refused(f"{places[0]} is not there; that run has {', '.join(others)}: name one by --model")
+            more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+            there = f"{', '.join(others[:MOST_NAMED])}{more}"
+            raise Refused(f"{places[0]} is not there; that run has {there}: name one by --model")
+        if asked.model and asked.model not in names and not asked.name:
+            raise Refused(f"--model {asked.model}: {recipe} has {', '.join(names) or 'no network'}")
         named = (("--network", asked.network), ("--name", asked.name))
         words = [recipe, *(word for option, value in named if value for word in (option, value))]
         raise Refused(f"{places[0]} is not there; train it first: python fashionmnist.py {shlex.join(words)}")

@@ -87,7 +87,7 @@ RESNET = Recipe(
     source="github.com/Beshlee/SEN4107_Fashion_MNIST",
     explores=True,
     figures=("cost", "layers"),
-    columns=("multiply_adds", "seconds_per_epoch"),
+    columns=("optimizer", "multiply_adds", "seconds_per_epoch"),
     networks=(
         Network(
             name="cnn",

@@ -87,6 +87,8 @@ def _check(client: "Client", ours: dict[str, str], place: Path) -> None:
 def _in_words(error: Exception) -> str:
     """Why a worker could not even be asked: a question is Python's own code, which another Python does not read."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+    if isinstance(error, OSError):  # of the connection, or of a file that it may not read
+        return f"cannot be asked ({reason}): look at its log"
     return f"does not understand this program ({reason}): start it by Python {platform.python_version()}"
 
 

@@ -210,13 +210,14 @@ def import_class(class_path: str) -> type:
 
 @cache
 def _digest(path: str) -> str:
-    """The SHA-256 of the file at `path` as it was when first asked for: what is imported is not read again either."""
+    """The SHA-256 of the file at `path` as it was when it was imported: it is not read again either."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @cache
 def _import_file(path: str) -> Any:
     """Import the Python file at `path`, which may import its neighbours."""
+    _digest(path)  # now, before it is read: it may be edited while the data set is fetched
     file = Path(path).resolve()
     spec = importlib.util.spec_from_file_location(f"users_own_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
@@ -248,7 +249,7 @@ class Recipe:
     auditor: Network | None = None  # whose like, trained on parts of the data set, tell which labels look wrong: of
     # the data set, where there are no networks, else among the test images that these get wrong
     figures: tuple[str, ...] = ()  # besides those of every recipe: see fmnist.figures.album.EXTRA
-    columns: tuple[str, ...] = ()  # of the results table, besides those of every recipe: keys of metrics.json
+    columns: tuple[str, ...] = ()  # of the results table, besides every recipe's: keys of metrics.json, "optimizer"
     baseline: str = ""  # the network that each other is compared with; without one it is the network before it
     factors: tuple[str, ...] = ()  # settings and arguments, of two values each, that the networks combine in every way
     notes: tuple[str, ...] = ()  # printed below the results

@@ -1,5 +1,6 @@
 """How a network takes a step: with PyTorch, its optimizers and schedules, or by a backward pass of its own in NumPy."""
 
+import copy
 import itertools
 import math
 from contextlib import nullcontext
@@ -132,16 +133,16 @@ class TorchLearner:
         return {"parameters": parameters, "multiply_adds": multiply_adds(self.model)}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _computes(model: nn.Module, device: torch.device) -> bool:
-    """Whether `model` makes anything of two images."""
-    was_training = model.training
+    """Whether `model` makes anything of two images, in training as in evaluation: tried on a copy, which may change."""
+    images = torch.zeros(2, 28, 28, dtype=torch.uint8, device=device)
     try:
-        model.eval()(torch.zeros(2, 28, 28, dtype=torch.uint8, device=device))
+        tried = copy.deepcopy(model)
+        for is_training in (True, False):
+            tried.train(is_training)(images)
     except RuntimeError:
         return False
-    finally:
-        model.train(was_training)
     return True
 
 
@@ -205,9 +206,9 @@ def _adam_step(optimizer: torch.optim.Adam, group: dict[str, Any], learning: lis
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Any:
-    """Build the learning-rate schedule; plateau moves after an epoch, what LENGTH_MATTERS to at every step."""
+    """Build the learning-rate schedule; plateau moves after an epoch, those of LENGTH_MATTERS at every step."""
     if config.schedule == "one-cycle":
-        # Of a rise of exactly one step torch divides by the none that lie between its ends.
+        # OneCycleLR divides by zero if the warm-up is exactly one step.
         warmup = config.warmup if config.warmup * (total_steps + 1) != 1 else config.warmup * (1 - 1e-9)
         # The rate alone: momentum stays as configured, and not every optimizer has one.
         rise = {"pct_start": warmup, "cycle_momentum": False}

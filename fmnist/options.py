@@ -7,6 +7,7 @@ others stand below.
 import argparse
 import difflib
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -196,9 +197,8 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 def comparison_folder(asked: argparse.Namespace, recipes: Iterable[str]) -> Path:
     """Where a comparison is written. Raises Refused if more is asked for than one, or if a run is there."""
-    words = [*as_words(asked_for(asked)), *(["--resume"] if asked.resume else [])]
-    words = words or ([asked.recipe] if asked.says_what else [])
-    if words:
+    named, resumed = [asked.recipe] * asked.is_recipe_named, ["--resume"] * asked.resume
+    if words := [*named, *resumed, *as_words(asked_for(asked))]:
         raise Refused(f"--compare: trains nothing; leave out {' '.join(words)}")
     folder = asked.output_dir / (asked.name or "comparison")
     if asked.name in recipes or any((folder / name).exists() for name in ("checkpoints", "metrics.json")):
@@ -211,7 +211,8 @@ def run_folder(asked: argparse.Namespace, recipes: Iterable[str]) -> Path:
     if asked.name in {*recipes} - {asked.recipe}:
         raise Refused(f"--name {asked.name}: is the folder of the recipe {asked.name}; choose another name")
     folder = asked.output_dir / (asked.name or asked.recipe)
-    if asked.data_dir.resolve().is_relative_to(folder.resolve()):  # it would be set aside with what the run has written
+    data_dir = Path(os.path.realpath(asked.data_dir))  # which, unlike resolve, takes a loop of links as it is
+    if data_dir.is_relative_to(os.path.realpath(folder)):  # it would be set aside with what the run has written
         raise Refused(f"--data-dir {asked.data_dir}: is in the folder of the run, {folder}; name another --output-dir")
     return folder
 
@@ -270,6 +271,11 @@ def asked_for(options: argparse.Namespace) -> dict[str, Any]:
     """The options given that shape the run, and that a resumption must therefore know of."""
     known = (*TRAINING_OPTIONS, *NETWORK_OPTIONS, *RUN_OPTIONS)
     return {name: value for name in known if (value := getattr(options, name)) is not None}
+
+
+def describes_run(options: argparse.Namespace) -> bool:
+    """Whether the command line says which run is meant: so much that a run can be begun by it."""
+    return options.is_recipe_named or bool(asked_for(options))
 
 
 def as_words(options: Mapping[str, Any]) -> list[str]:
@@ -451,7 +457,8 @@ def _check_honoured(recipe: Recipe, options: Mapping[str, Any], said: Callable[[
             raise Refused(f"{said(name)}: is of use with {needed} only")
     if options.get("dropout") and not any(map(_drops, recipe.networks)):
         names = dict.fromkeys(network.variant_of or network.name for network in recipe.networks)
-        raise Refused(f"{said('dropout')}: acts behind hidden dense layers, and {', '.join(names)} has none; leave it out")
+        what = f"acts behind hidden dense layers, and {', '.join(names)} has none"
+        raise Refused(f"{said('dropout')}: {what}; leave it out")
     _check_numpy(recipe, options, said)
 
 

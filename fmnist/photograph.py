@@ -29,6 +29,7 @@ MAX_PIXELS = 64_000_000  # the largest common camera sensors; decoding takes 1 G
 MAX_BYTES = 300_000_000  # an uncompressed file of so many pixels
 MIN_EDGE = 8  # pixels; below, there is no telling garment from background
 READ_EDGE = 1120  # longest edge of what is kept of a photograph, in pixels: 40 times the data set's
+FEW = 0.02  # the part of a picture that may be transparent in one that is no cut-out
 TOUCHES = 0.02  # a garment that covers more than this part of a side of the picture may go on beyond it
 PALE = 0.12 * 255  # a garment that differs less from the ground, on average, may be found in part only
 ANOTHER = 0.3  # something of more than this part of the garment's area might be the garment as well
@@ -147,7 +148,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return image if image.getchannel("A").getextrema()[0] < 255 else image.convert("RGB")
+        transparent = np.mean(np.asarray(image.getchannel("A")) < 128)  # a screenshot's rounded corners are a few
+        return image if transparent > FEW else image.convert("RGB")
     return image.convert("RGB") if image.mode in ("1", "P") else image
 
 

@@ -136,7 +136,10 @@ MEASURES = (
     Measure("training_seconds", "Seconds", "seconds", "{:,.1f}".format),
 )
 
+OPTIMIZER = "optimizer"  # a column too, of words, where the recipe names it
+
 LEGEND = {
+    "Optimizer": "Optimizer: and its learning rate; the loss is the cross-entropy.",
     "points": "Points: measured minus published test accuracy.",
     "Pooled %": "Pooled: accuracy over the test images and those 2,000 training images together.",
     "Train loss": "Train loss: of the last epoch.",
@@ -191,12 +194,20 @@ def results_columns(metrics: "Metrics") -> list[Column]:
     if not models:
         return []
     columns = [Column("Network", "name", [model["title"] for model in models])]
+    if OPTIMIZER in metrics["columns"]:
+        columns.append(Column("Optimizer", "setting", [_optimizer(model) for model in models]))
     for measure in MEASURES:
         if measure.key in metrics["columns"] or not measure.if_asked:
             columns += _measured_and_published(measure, models)
     if any("seeds" in model for model in models):
         columns.append(Column("Seeds", "measured", [str(seed_count(model)) for model in models]))
     return columns
+
+
+def _optimizer(model: "Model") -> str:
+    """Such as "adam, 0.001"."""
+    training = model["config"]["training"]
+    return f"{training['optimizer']}, {training['lr']:g}"
 
 
 def effects_columns(metrics: "Metrics") -> list[Column]:

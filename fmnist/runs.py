@@ -43,7 +43,7 @@ class Run:
     def __init__(self, folder: Path, resume: bool, options: dict[str, Any], may_begin: bool = False) -> None:
         folder = Path(folder)
         # The run before is moved to a place beside the folder itself: beside a link is perhaps another disk.
-        self.folder, self.options = folder.resolve() if folder.is_symlink() else folder, options
+        self.folder, self.options = Path(os.path.realpath(folder)) if folder.is_symlink() else folder, options
         self.kept, self.results = self.folder / "checkpoints", self.folder / ".results"
         self.trainings: dict[str, dict] = {}  # settings of each trial, by name
         self.digests: dict[str, str] = {}  # of the data set's parts
@@ -139,10 +139,8 @@ class Run:
 
     def start(self) -> None:
         """Make room for a new run beside the results of a finished one, or go on."""
-        if not self.resume and (self.kept / "run.json").exists() and not os.access(self.folder.parent, os.W_OK):
-            raise Refused(f"{self.folder.parent}: cannot be written, to keep the run before; name another --output-dir")
-        if not self.resume and (self.kept / "run.json").exists() and os.path.ismount(self.folder):
-            raise Refused(f"{self.folder}: is a disk of its own, and keeps the run before; name another --output-dir")
+        if not self.is_trained:
+            self._check_former_can_be_moved()
         shutil.rmtree(self.results, ignore_errors=True)
         shutil.rmtree(self.folder / DATA, ignore_errors=True)
         if not self.resume:
@@ -157,11 +155,27 @@ class Run:
         write_json(self.kept / "run.json", self.notes)
         self.results.mkdir()
 
+    def _check_former_can_be_moved(self) -> None:
+        """Raise Refused if what the former run has left here could not be set aside when this one has finished."""
+        notes = _read(self.kept / "run.json")
+        is_finished = notes is not None and bool(notes["files"])
+        if not (self._former() or is_finished or (self.folder / "checkpoints.finished").exists()):
+            return
+        if not os.access(self.folder.parent, os.W_OK):
+            raise Refused(f"{self.folder.parent}: cannot be written, to keep the run before; name another --output-dir")
+        if os.path.ismount(self.folder):
+            raise Refused(f"{self.folder}: is a disk of its own, and keeps the run before; name another --output-dir")
+
+    def _former(self) -> list[Path]:
+        """What stands here beside checkpoints and the results under way: the former run's, or others' files."""
+        return [path for path in self.folder.iterdir() if not path.name.startswith((".", "checkpoints"))]
+
     def _copy_checkpoints(self, place: Path) -> None:
         try:
             shutil.copytree(self.kept, place, dirs_exist_ok=True)
         except shutil.Error as error:  # which lists, for each file, where from, where to, and why not
             reason = error.args[0][0][2]
+            shutil.rmtree(place, ignore_errors=True)  # half of it would be taken for the whole
             raise Failed(
                 f"{place}: cannot be written ({reason}); what is trained is kept: make room, then --resume"
             ) from None
@@ -227,7 +241,7 @@ class Run:
     def _set_former_aside(self, trainings: dict[str, dict]) -> None:
         """Move the former run's results and checkpoints to RECIPE.before; those of equal `trainings` are superseded."""
         finished, aside = self.folder / "checkpoints.finished", self.folder.with_name(f".{self.folder.name}.before")
-        former = [path for path in self.folder.iterdir() if not path.name.startswith((".", "checkpoints"))]
+        former = self._former()
         if not former and not finished.exists() and not aside.exists():
             return
         aside.mkdir(exist_ok=True)  # there already, if a run was killed just then

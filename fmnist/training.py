@@ -62,7 +62,9 @@ def fit(
         if len(validation_indices):
             row |= validate(learner, images[validation_indices], labels[validation_indices])
             if not math.isfinite(row["validation_loss"]):
-                raise Diverged(f"the validation loss is no finite number after epoch {epoch}; a smaller --lr may help")
+                raise Diverged(
+                    f"the validation loss is no longer a finite number after epoch {epoch}; a smaller --lr may help"
+                )
         learner.end_epoch(row.get("validation_loss", row["train_loss"]))
         history = [*history, row]
         if selected_epoch(history, config) == epoch:

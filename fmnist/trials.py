@@ -147,7 +147,7 @@ def _train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool]) -
     indices = training_data.train_indices, training_data.validation_indices
     scored = evaluation.evaluate(learner, dataset, *indices, mirrored=config.augment)
     if not math.isfinite(scored.test_loss):  # the weights are: so large that they overflow
-        raise Diverged("the test loss is no finite number; a smaller --lr may help")
+        raise Diverged("the test loss is no longer a finite number; start anew with a smaller --lr")
     store(trial, metrics.Trained(network, progress.history, best, scored, learner.cost()))
 
 

@@ -1,6 +1,7 @@
 """Trials on a Dask cluster: real processes on loopback, one killed in mid-epoch, and workers that will not do."""
 
 import os
+import platform
 import shutil
 import signal
 from pathlib import Path
@@ -17,22 +18,32 @@ from tests.helpers.held import is_left_clean, results
 CLUSTER = "SIGKILL of a cluster's worker in mid-epoch, of its scheduler, or of the run that handed it work"
 
 
-def test_a_worker_that_cannot_even_be_asked_is_refused_in_words(tmp_path):
+@pytest.mark.parametrize(
+    ("error", "start", "end"),
+    [
+        (
+            TypeError("code expected at most 16 arguments,\ngot 18"),
+            "does not understand this program (TypeError: code expected",
+            f"got 18): start it by Python {platform.python_version()}",
+        ),
+        (PermissionError(13, "Permission denied"), "cannot be asked (PermissionError: ", "look at its log"),
+    ],
+    ids=["another Python", "a file it may not read"],
+)
+def test_a_worker_that_cannot_even_be_asked_is_refused_in_words(tmp_path, error, start, end):
     class Client:
         def wait_for_workers(self, *_, **__): ...
         def run(self, _question, on_error):
             assert on_error == "return"
-            return {"tcp://a:1": TypeError("code expected at most 16 arguments,\ngot 18"), "tcp://b:1": None}
+            return {"tcp://a:1": error, "tcp://b:1": None}
 
         def nthreads(self):
             return {"tcp://a:1": 1, "tcp://b:1": 1}
 
     with pytest.raises(Refused) as caught:
         cluster._check(Client(), {}, tmp_path)
-    assert str(caught.value).startswith(
-        "the worker tcp://a:1 does not understand this program (TypeError: code expected"
-    )
-    assert "got 18): start it by Python 3." in str(caught.value)
+    assert str(caught.value).startswith(f"the worker tcp://a:1 {start}")
+    assert str(caught.value).endswith(end)
     assert "tcp://b" not in str(caught.value)
 
 

@@ -52,7 +52,7 @@ def test_command_lines(fuzz):
             recipe.checked()
         recipe.trainings(min(asked.get("seeds", 1), 3))
         again = fashionmnist.parse_arguments(shlex.split(fashionmnist.how_to_resume(given))[2:])
-        assert vars(again) == {**vars(given), "resume": True, "says_what": True, "list": False}
+        assert vars(again) == {**vars(given), "resume": True, "is_recipe_named": True, "list": False}
 
     with contextlib.redirect_stdout(io.StringIO()):
         fuzz(350, command_lines(), check)

@@ -245,9 +245,28 @@ class Viewing(nn.Module):
         return self.output(maps.view(maps.size(0), -1))
 
 
-def test_a_network_that_flattens_by_view_learns_in_torchs_own_layout():
-    own = learner(TrainConfig(lr=0.01), Viewing())
-    assert own.model.conv.weight.is_contiguous()
+class ViewingToLearn(Viewing):
+    """One that does so in training alone, as networks with auxiliary outputs do."""
+
+    def forward(self, images):
+        return super().forward(images) if self.training else self.output(self.conv(self.pixels(images)).flatten(1))
+
+
+class Caching(Viewing):
+    """A network that makes a tensor at its first call, and keeps it."""
+
+    scale = None
+
+    def forward(self, images):
+        if self.scale is None:
+            self.scale = torch.linspace(1, 2, 26)
+        return self.output((self.conv(self.pixels(images)) * self.scale).flatten(1))
+
+
+@pytest.mark.parametrize(("network", "layout"), [(Viewing, "own"), (ViewingToLearn, "own"), (Caching, "channels last")])
+def test_a_network_that_flattens_by_view_learns_in_torchs_own_layout(network, layout):
+    own = learner(TrainConfig(lr=0.01), network())
+    assert own.model.conv.weight.stride() == {"own": (9, 9, 3, 1), "channels last": (9, 1, 3, 1)}[layout]
     assert own.model.training
     losses = [float(own.step(IMAGES, LABELS)[0]) for _ in range(3)]
     assert losses[2] < losses[0]

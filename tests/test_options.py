@@ -322,6 +322,24 @@ def test_and_where_it_can_be_honoured_it_is(name, asked):
         assert {key: settings[key] for key in wanted} == wanted
 
 
+def test_what_dense_means_to_a_network_of_ones_own_is_not_known(tmp_path):
+    path = tmp_path / "my_net.py"
+    path.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, dense=False, dropout=0.1):\n"
+        "        super().__init__()\n"
+    )
+    (network,) = changed(RECIPES["record"], {"network": f"{path}:Net", "dropout": 0.2}).networks
+    assert network.arguments == {"dropout": 0.2}
+
+
+def test_a_loop_of_links_is_left_to_what_opens_it(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    asked = argparse.Namespace(recipe="classic", name=None, output_dir=tmp_path / "loop", data_dir=tmp_path / "loop")
+    assert options.run_folder(asked, RECIPES) == tmp_path / "loop" / "classic"
+
+
 @pytest.mark.parametrize(
     ("place", "is_there"), [("classic", True), ("classic/set", True), (".", False), ("set", False)]
 )

@@ -76,6 +76,11 @@ def test_a_picture_of_which_nothing_is_transparent_is_prepared_as_without_that_c
     assert (plain == 0).mean() > 0.4, "the ground is black"
     assert np.array_equal(prepared(tmp_path / "RGBA.png"), plain)
     assert np.array_equal(prepared(tmp_path / "LA.png"), plain)
+    rounded = picture.convert("RGBA")
+    for corner in ((0, 0), (0, 119), (119, 0), (119, 119)):
+        rounded.putpixel(corner, (150, 150, 150, 0))
+    rounded.save(tmp_path / "rounded.png")
+    assert np.array_equal(prepared(tmp_path / "rounded.png"), plain), "as screenshots of windows are"
 
 
 @pytest.mark.parametrize("hidden", ["black", "white", "red"])

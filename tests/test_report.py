@@ -214,7 +214,18 @@ def test_columns_of_some_runs_only():
 
 def test_every_column_that_a_recipe_asks_for_is_one_of_the_table():
     asked = {key for recipe in RECIPES.values() for key in recipe.columns}
-    assert asked <= {measure.key for measure in MEASURES if measure.if_asked}
+    assert asked <= {report.OPTIMIZER, *(measure.key for measure in MEASURES if measure.if_asked)}
+
+
+def test_a_recipe_that_asks_for_it_names_optimizer_and_loss():
+    run = metrics(columns=["optimizer"])
+    for name, optimizer, lr in (("ffn", "adadelta", 1.0), ("cnn", "adam", 1e-4)):
+        run["models"][name]["config"] = {"network": {}, "training": {"optimizer": optimizer, "lr": lr}}
+    header, _, *rows = table(run)
+    assert header[1] == "Optimizer"
+    assert [row[1] for row in rows] == ["adadelta, 1", "adam, 0.0001"]
+    assert "the loss is the cross-entropy" in report.results_table(run)
+    assert "Optimizer" not in table(metrics())[0]
 
 
 def test_below_the_table_stand_warnings_verdicts_changes_comparisons_source_and_notes():

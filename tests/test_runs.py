@@ -114,6 +114,7 @@ def test_of_a_folder_that_is_a_link_the_run_before_is_kept_where_it_leads(folder
 
 def test_no_room_for_a_copy_of_the_finished_run_is_told_in_words(folder, monkeypatch):
     def full(source, place, **_):
+        place.mkdir()
         raise shutil.Error([(str(source), str(place), "[Errno 28] No space left on device")])
 
     monkeypatch.setattr(shutil, "copytree", full)
@@ -122,14 +123,30 @@ def test_no_room_for_a_copy_of_the_finished_run_is_told_in_words(folder, monkeyp
     ):
         begun(folder, trainings(seeds=(0, 1)), resume=True).start()
     assert is_whole(folder, A)
+    assert not (folder / "checkpoints.finished").exists(), "half a copy"
 
 
-def test_a_disk_of_its_own_keeps_its_run(folder, monkeypatch):
-    """Nothing can be moved out of it in one step."""
+@pytest.mark.parametrize(
+    ("plan", "resume"), [(B, False), (trainings(seeds=(0, 1)), True)], ids=["another run", "more seeds"]
+)
+def test_a_disk_of_its_own_keeps_its_run(folder, monkeypatch, plan, resume):
+    """Nothing can be moved out of it in one step: this is said before hours of training, not behind them."""
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == folder)
     with pytest.raises(Refused, match="a disk of its own"):
-        begun(folder, B).start()
+        begun(folder, plan, resume).start()
     assert is_whole(folder, A)
+
+
+def test_a_disk_of_its_own_takes_a_first_run_unless_it_holds_files_already(tmp_path, monkeypatch):
+    disk = tmp_path / "classic"
+    disk.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == disk)
+    whole_run(disk, A)
+    assert is_whole(disk, A)
+    disk = tmp_path / "formatted"
+    (disk / "lost+found").mkdir(parents=True)
+    with pytest.raises(Refused, match="a disk of its own"):
+        begun(disk, A).start()
 
 
 def test_until_a_run_finishes_the_results_before_it_stay_as_they_are(folder):

@@ -295,9 +295,15 @@ def test_a_network_of_a_study_is_named_by_model(monkeypatch, tmp_path):
 
     with pytest.raises(Refused, match=r"cnn.pth is not there; that run has cnn-lr0.001: name one by --model"):
         found()
-    with pytest.raises(Refused, match="--model v1: classic has ffn, cnn"):
-        found("--model", "v1")
+    with pytest.raises(Refused, match=r"cnn-lr0.01.pth is not there; that run has cnn-lr0.001: name one by --model"):
+        found("--model", "cnn-lr0.01")
     assert found("--model", "cnn-lr0.001") == weights
+    for n in range(10):
+        weights.with_stem(f"cnn-{n}").touch()
+    with pytest.raises(Refused, match=r"that run has cnn-0, .*, cnn-7 and 3 more: name one"):
+        found()
+    with pytest.raises(Refused, match="--model v1: batchnorm has ffn, cnn"):
+        found("batchnorm", "--model", "v1")
 
 
 def test_the_only_network_is_shown_without_being_built():

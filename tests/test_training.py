@@ -375,7 +375,7 @@ def test_the_first_loss_that_is_not_finite_counts(bad):
 
 def test_a_validation_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "validate", lambda *_: {"validation_loss": float("inf"), "validation_accuracy": 0.1})
-    with pytest.raises(Diverged, match="validation loss is no finite number after epoch 1"):
+    with pytest.raises(Diverged, match="validation loss is no longer a finite number after epoch 1"):
         trained(SEESAW, tmp_path)
 
 

@@ -119,7 +119,7 @@ def test_a_trial_whose_test_loss_is_not_finite_has_diverged(tmp_path, monkeypatc
     evaluate = evaluation.evaluate
     monkeypatch.setattr(evaluation, "evaluate", lambda *a, **b: replace(evaluate(*a, **b), test_loss=float("nan")))
     (one,) = planned(tmp_path)
-    with pytest.raises(Diverged, match="test loss is no finite number"):
+    with pytest.raises(Diverged, match="test loss is no longer a finite number"):
         trials.train(one, DATASET)
     assert not one.is_finished()
 
