@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from fmnist import options, report
 from fmnist.errors import Stopped, leave, run
 from fmnist.files import locked
-from recipes import RECIPES
+from recipes import DEFAULT, RECIPES
 
 if TYPE_CHECKING:  # torch takes seconds to import: functions import what needs it, once the options are known good
     from fmnist.config import Recipe
@@ -160,7 +160,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options.add_experiment_options(parser)
     asked = parser.parse_args(argv)
     asked.is_recipe_named = asked.recipe is not None
-    asked.recipe = asked.recipe or "classic"
+    asked.recipe = asked.recipe or DEFAULT
     return asked
 
 

@@ -17,14 +17,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fmnist import options
 from fmnist.errors import Refused, leave, run
 from fmnist.files import locked
-from recipes import RECIPES
+from recipes import DEFAULT, RECIPES
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fmnist.config import Network
     from fmnist.data import FashionMNIST, Sample
 
@@ -35,16 +37,10 @@ MOST_NAMED = 8  # networks of a run, in a sentence
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line asks. Raises Refused or Failed; `fmnist.errors.run` puts them into words."""
     asked = parse_arguments(argv)
-    own = [options.users_own(asked.network)] if asked.network else []
-    weights = asked.weights or find_weights(asked, own)
-    from fmnist import calibration, checkpoints, live, page, runs
+    weights, model, content = load_network(asked)
+    from fmnist import calibration, live, page, runs
     from fmnist.figures import album
 
-    model, content = checkpoints.rebuild(weights, [*known_networks(), *own])
-    if own and content["config"]["network"]["class"] != own[0].settings["network"]["class"]:
-        raise Refused(f"--network {asked.network}: {weights} is of another class; leave it out")
-    if asked.model not in (None, content["model"]):
-        raise Refused(f"{weights} holds the network {content['model']}, not {asked.model}; change --model or --weights")
     explained = class_number(asked.explain, content["classes"])
     sample, dataset = read_sample(asked, content["release"])
     with locked(pictures_folder(asked, weights, content["recipe"])) as folder:
@@ -68,6 +64,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"drawn in {folder}: {', '.join(path.name for _, path in drawn.pictures)}")
 
 
+def load_network(asked: argparse.Namespace) -> "tuple[Path, nn.Module, dict[str, Any]]":
+    """Return the weights file that is asked for, the network it makes, and all that the file holds."""
+    own = [options.users_own(asked.network)] if asked.network else []
+    weights = asked.weights or find_weights(asked, own)
+    from fmnist import checkpoints
+
+    model, content = checkpoints.rebuild(weights, [*known_networks(), *own])
+    if own and content["config"]["network"]["class"] != own[0].settings["network"]["class"]:
+        raise Refused(f"--network {asked.network}: {weights} is of another class; leave it out")
+    if asked.model not in (None, content["model"]):
+        raise Refused(f"{weights} holds the network {content['model']}, not {asked.model}; change --model or --weights")
+    return weights, model, content
+
+
 def known_networks() -> list["Network"]:
     """Every network of every recipe."""
     return [network for recipe in RECIPES.values() for network in recipe.networks]
@@ -77,13 +87,13 @@ def pictures_folder(asked: argparse.Namespace, weights: Path, recipe: str) -> Pa
     """Where pictures go: into the run's folder, if it is one in --output-dir, else into that of the recipe."""
     beside = weights.resolve().parent
     is_named_run = beside.parent == asked.output_dir.resolve() and (beside / "checkpoints" / "run.json").exists()
-    usual = asked.recipe or (beside.name if is_named_run else recipe if recipe in RECIPES else "classic")
+    usual = asked.recipe or (beside.name if is_named_run else recipe if recipe in RECIPES else DEFAULT)
     return asked.output_dir / (asked.name or usual)
 
 
 def find_weights(asked: argparse.Namespace, own: list["Network"]) -> Path:
     """Return the weights of the network that is asked for: below --output-dir, or else where runs usually write."""
-    recipe = asked.recipe or "classic"
+    recipe = asked.recipe or DEFAULT
     names = [network.name for network in (own or RECIPES[recipe].networks)]
     name = asked.model or network_to_show(own or RECIPES[recipe].networks, recipe)
     run = asked.name or recipe

@@ -251,7 +251,7 @@ SHORT = TrainConfig(lr=2e-2, schedule="linear", warmup=0.2)
 SPEEDRUN = Recipe(
     name="speedrun",
     title="the published accuracies in a few epochs",
-    summary="classic's networks with batch norm for dropout, in 4 epochs and in one",
+    summary="classic's networks with batch norm in place of dropout, in 4 epochs and in one",
     source="github.com/ayushsinha12/ai-neural-networks",
     networks=(
         Network(
@@ -330,7 +330,7 @@ BLOCKS = {
 RECORD = Recipe(
     name="record",
     title="accuracy with under 1,000,000 parameters",
-    summary="seven convolutions, learning from images that are flipped, shifted and partly blackened",
+    summary="seven convolutions, learning from images with flips, shifts and cutout",
     networks=(
         Network(
             name="cnn",
@@ -372,3 +372,4 @@ EXPLORE = Recipe(
 
 EXPERIMENTS = (CLASSIC, SPEEDRUN, BATCHNORM, RESNET, EVOLUTION, CHOICES, RECORD, RECORD_SMALL, EXPLORE)
 RECIPES = {recipe.name: recipe for recipe in EXPERIMENTS}
+DEFAULT = CLASSIC.name

@@ -22,8 +22,8 @@ What whole runs of the recipes measured. This page is printed by `python -m benc
 of each run in [outputs/reference](../outputs/reference); no figure is typed, but in the recipes' notes. Seconds compare
 within a table only: the machines are shared, and their speed drifts.
 
-One seed each compares two trained networks, not two recipes. A published figure is *reproduced* if it lies inside
-the 95 % prediction interval for one more seed, *exceeded* if what was measured is better than that."""
+One seed each compares two trained networks, not two recipes. From five seeds, a published figure is *reproduced* if it
+lies inside the 95 % prediction interval for one more seed, *exceeded* if what was measured is better than that."""
 
 
 def page() -> str:

@@ -1,6 +1,10 @@
 """What every layer of a network makes of an image, read with forward hooks: any network, as it is."""
 
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +37,26 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+@contextmanager
+def hooked(model: nn.Module, note: Callable[[str, nn.Module, tuple, Any], None]) -> Iterator[None]:
+    """Within the context, tell `note` of each call of a leaf of `model`: its name, the module, inputs and output.
+
+    A module that is called again has " (2)" behind its name.
+    """
+    calls: Counter[str] = Counter()
+
+    def hook(name: str, module: nn.Module, inputs: tuple, output: Any) -> None:
+        calls[name] += 1
+        note(name if calls[name] == 1 else f"{name} ({calls[name]})", module, inputs, output)
+
+    handles = [module.register_forward_hook(partial(hook, name)) for name, module in leaves(model).items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def trace(model: nn.Module, pixels: np.ndarray) -> tuple[list[Stage], np.ndarray]:
     """Pass one image, uint8 [28, 28] as the data set has it, through `model` in eval mode.
 
@@ -40,29 +64,18 @@ def trace(model: nn.Module, pixels: np.ndarray) -> tuple[list[Stage], np.ndarray
     probabilities, float32 [10].
     """
     stages: list[Stage] = []
-    calls: dict[str, int] = {}
 
-    def record(name: str):
-        def hook(module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            if isinstance(output, Tensor) and output.dim() == 4:
-                calls[name] = calls.get(name, 0) + 1
-                called = name + (f" ({calls[name]})" if calls[name] > 1 else "")
-                before = stages[-1].source if stages else ""
-                source = called if isinstance(module, nn.Conv2d) else before
-                # A later layer may work in place (ResNet's ReLU does): keep a copy.
-                maps = output[0].detach().float().cpu().clone().numpy()
-                stages.append(Stage(called, _in_words(module), maps, source))
+    def record(name: str, module: nn.Module, _inputs: tuple, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4:
+            before = stages[-1].source if stages else ""
+            source = name if isinstance(module, nn.Conv2d) else before
+            # A later layer may work in place (ResNet's ReLU does): keep a copy.
+            maps = output[0].detach().float().cpu().clone().numpy()
+            stages.append(Stage(name, _in_words(module), maps, source))
 
-        return hook
-
-    handles = [module.register_forward_hook(record(name)) for name, module in leaves(model).items()]
-    try:
-        with torch.inference_mode():
-            scores = model.eval()(torch.from_numpy(pixels)[None])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return stages, scores.float().softmax(dim=1)[0].cpu().numpy()
+    with hooked(model, record), torch.inference_mode():
+        logits = model.eval()(torch.from_numpy(pixels)[None])
+    return stages, logits.float().softmax(dim=1)[0].cpu().numpy()
 
 
 def is_worth_drawing(model: nn.Module, stage: Stage) -> bool:

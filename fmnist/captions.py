@@ -7,13 +7,14 @@ networks a figure shows, as metrics.json has them; `statistics` is what it says 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fmnist.metrics import mean_of
 from fmnist.study_results import validation_accuracy
 
 if TYPE_CHECKING:
     from fmnist.metrics import Model
 
-OVERFITS_TEST = 1.5  # test loss in training losses from which a network is said to overfit
-OVERFITS_VALIDATION = 1.05  # the last validation loss in lowest ones, the same
+OVERFITS_TEST = 1.5  # ratio of test to training loss from which a network is said to overfit
+OVERFITS_VALIDATION = 1.05  # ratio of the last to the lowest validation loss, for the same
 
 CAPTIONS = {
     "loss": "Loss by epoch; dashed, on held-out images where there are some.",
@@ -279,7 +280,7 @@ def _range(numbers: Sequence[int], write: Callable[[int], str]) -> str:
 
 
 def _test(models: "list[Model]") -> str:
-    return f"test accuracy {_each(models, lambda model: _percent(model.get('mean', model)['test_accuracy']))}"
+    return f"test accuracy {_each(models, lambda model: _percent(mean_of(model, 'test_accuracy')))}"
 
 
 def _correct(model: "Model") -> str:

@@ -106,7 +106,7 @@ def _question(ours: dict[str, str], place: str) -> Callable[[], str | None]:
 
 
 def fault(theirs: dict[str, str], place: str) -> str | None:
-    """What keeps this process from computing what the process would that has `theirs`, a program; or None."""
+    """How the program here differs from `theirs`, whose numbers it would not give, or why it cannot write; or None."""
     ours = program(*(name for name in theirs if name.endswith(".py")))
     others = [f"{name} {ours[name]} instead of {theirs[name]}" for name in theirs if ours[name] != theirs[name]]
     if others:

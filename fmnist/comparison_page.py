@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fmnist.comparison import Compared, StoredTrial, in_words
-from fmnist.files import atomic_write, plain
+from fmnist.files import plain, write_text
 from fmnist.page import TILE, TILES_PER_ROW, environment, sprite_of
 from fmnist.report import Column, comparison_in_words, markdown, release_warnings, spread_text
 
@@ -68,8 +68,7 @@ def write(path: Path | str, compared: Compared, told: Told, classes: Sequence[st
         sprite=sprite_of(compared.entries[0].trials[0].images[shown]) if len(shown) else "",
         embedded=plain({"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), **embedded}),
     )
-    with atomic_write(path) as file:
-        file.write(text.encode(errors="backslashreplace"))
+    write_text(path, text)
 
 
 def _embedded(compared: Compared) -> tuple[np.ndarray, dict[str, Any]]:

@@ -29,7 +29,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 REPRODUCTION_SEEDS = 5  # from fewer, a published figure is not judged
 
 
-def setting(default: Any, words: str, low: float | None = None, high: float | None = None, choices=None) -> Any:
+def _option(default: Any, words: str, low: float | None = None, high: float | None = None, choices=None) -> Any:
     """A field of TrainConfig, which is an option of the command line as well: its meaning, and limits or choices."""
     return field(default=default, metadata={"help": words, "low": low, "high": high, "choices": choices})
 
@@ -38,28 +38,28 @@ def setting(default: Any, words: str, low: float | None = None, high: float | No
 class TrainConfig:
     """How one network is trained. Everything here is stored in its checkpoints and must agree on resume."""
 
-    epochs: int = setting(20, "passes over the training images", 1, 10_000)
-    batch_size: int = setting(64, "images per step", 1, 60_000)
-    lr: float = setting(1e-3, "learning rate; its peak, where the schedule has one", 1e-9, 100)
-    optimizer: str = setting("adam", "optimizer", choices=OPTIMIZERS)
-    momentum: float = setting(0.0, "momentum of SGD", 0, 0.9999)
-    nesterov: bool = setting(False, "take Nesterov's momentum for SGD's")
-    weight_decay: float = setting(0.0, "weight decay", 0, 10)
-    decay_norms: bool = setting(True, "let weight decay act on norms and biases too, not on kernels and matrices alone")
-    schedule: str = setting(
+    epochs: int = _option(20, "passes over the training images", 1, 10_000)
+    batch_size: int = _option(64, "images per step", 1, 60_000)
+    lr: float = _option(1e-3, "learning rate; its peak, where the schedule has one", 1e-9, 100)
+    optimizer: str = _option("adam", "optimizer", choices=OPTIMIZERS)
+    momentum: float = _option(0.0, "momentum of SGD", 0, 0.9999)
+    nesterov: bool = _option(False, "take Nesterov's momentum for SGD's")
+    weight_decay: float = _option(0.0, "weight decay", 0, 10)
+    decay_norms: bool = _option(True, "let weight decay act on norms and biases too, not on kernels and matrices alone")
+    schedule: str = _option(
         "constant",
         "learning-rate schedule; plateau cuts by ten after more than 3 epochs without a better loss",
         choices=SCHEDULES,
     )
-    warmup: float = setting(0.3, "fraction of the steps before the peak of a one-cycle or linear schedule", 0.01, 0.99)
-    label_smoothing: float = setting(0.0, "fraction of the target that is spread over all classes", 0, 0.99)
-    augment: bool = setting(False, "flip each training image at random, and shift it")
-    shift: int = setting(2, "pixels by which augmentation shifts an image at the most, down and across", 0, 27)
-    cutout: int = setting(0, "side, in pixels, of a square that is blackened in each training image", 0, 28)
-    validation: float = setting(0.0, "fraction of the training images held out for validation", 0, 0.9)
-    patience: int = setting(0, "epochs without a better validation loss before training stops; 0: never", 0, 10_000)
-    select_best: bool = setting(True, "score the weights of the epoch that is best on the validation images, if any")
-    seed: int = setting(0, "seed of the initial weights, split, batches, dropout and augmentation", 0, 1_000_000)
+    warmup: float = _option(0.3, "fraction of the steps before the peak of a one-cycle or linear schedule", 0.01, 0.99)
+    label_smoothing: float = _option(0.0, "fraction of the target that is spread over all classes", 0, 0.99)
+    augment: bool = _option(False, "flip each training image at random, and shift it")
+    shift: int = _option(2, "pixels by which augmentation shifts an image at the most, down and across", 0, 27)
+    cutout: int = _option(0, "side, in pixels, of a square that is blackened in each training image", 0, 28)
+    validation: float = _option(0.0, "fraction of the training images held out for validation", 0, 0.9)
+    patience: int = _option(0, "epochs without a better validation loss before training stops; 0: never", 0, 10_000)
+    select_best: bool = _option(True, "score the weights of the epoch that is best on the validation images, if any")
+    seed: int = _option(0, "seed of the initial weights, split, batches, dropout and augmentation", 0, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Network:
         return {"network": described, "training": asdict(self.training)}
 
     @property
-    def parameters(self) -> Mapping[str, inspect.Parameter]:
+    def signature(self) -> Mapping[str, inspect.Parameter]:
         """The parameters of its constructor, by name."""
         return inspect.signature(import_class(self.class_path)).parameters
 
@@ -110,10 +110,10 @@ class Network:
 
     def argument(self, name: str) -> Any:
         """The value of a constructor's argument, its default where the recipe says nothing."""
-        value = self.arguments.get(name, self.parameters[name].default)
+        value = self.arguments.get(name, self.signature[name].default)
         return list(value) if isinstance(value, tuple) else value
 
-    def setting(self, name: str) -> Any:
+    def value_of(self, name: str) -> Any:
         """The value of a training setting or of a constructor's argument."""
         trained_by = name in TrainConfig.__dataclass_fields__
         return getattr(self.training, name) if trained_by else self.argument(name)
@@ -127,7 +127,17 @@ class Network:
         from fmnist.device import seed_epoch
 
         seed_epoch(self.training.seed, 0)
-        seed = {"seed": self.training.seed} if "seed" in self.parameters else {}  # of one that draws without torch
+        return self._construct()
+
+    def outline(self) -> Any:
+        """Build it on the meta device, where shapes flow and nothing is computed or drawn. Raises as `build` does."""
+        import torch
+
+        with torch.device("cpu" if self.is_users_own else "meta"):  # not all that users write can be run there
+            return self._construct()
+
+    def _construct(self) -> Any:
+        seed = {"seed": self.training.seed} if "seed" in self.signature else {}  # of one that draws without torch
         try:
             return import_class(self.class_path)(**self.arguments, **seed)
         except (Exception, SystemExit) as error:
@@ -138,13 +148,6 @@ class Network:
                 advice = "change --vary" if self.varied else "change --hidden, --kernels, --kernel-size or --pool"
                 raise Refused(f"{self.name}: {' '.join(str(error).split())[:200]}; {advice}") from None
             raise
-
-    def outline(self) -> Any:
-        """Build it on the meta device, where shapes flow and nothing is computed or drawn."""
-        import torch
-
-        with torch.device("cpu" if self.is_users_own else "meta"):  # not all that users write can be run there
-            return self.build()
 
     @property
     def is_convolutional(self) -> bool:
@@ -246,8 +249,8 @@ class Recipe:
     source: str = ""  # author and repository of what is published
     networks: tuple[Network, ...] = ()
     explores: bool = False  # whether the data set itself is examined
-    auditor: Network | None = None  # whose like, trained on parts of the data set, tell which labels look wrong: of
-    # the data set, where there are no networks, else among the test images that these get wrong
+    auditor: Network | None = None  # trained once per part left out, to find labels that look wrong: in the whole data
+    # set if the recipe has no networks, else among the test images that its networks get wrong
     figures: tuple[str, ...] = ()  # besides those of every recipe: see fmnist.figures.album.EXTRA
     columns: tuple[str, ...] = ()  # of the results table, besides every recipe's: keys of metrics.json, "optimizer"
     baseline: str = ""  # the network that each other is compared with; without one it is the network before it
@@ -291,7 +294,7 @@ class Recipe:
     @property
     def levels(self) -> dict[str, list[Any]]:
         """The value of each factor in each of the networks, in their order."""
-        return {name: [network.setting(name) for network in self.networks] for name in self.factors}
+        return {name: [network.value_of(name) for network in self.networks] for name in self.factors}
 
     def differs_in(self, name: str) -> bool:
         """Whether networks of this recipe differ by design in the training setting or constructor argument `name`.
@@ -301,6 +304,6 @@ class Recipe:
         if name in TrainConfig.__dataclass_fields__:
             values = [[getattr(network.training, name) for network in self.networks]] if name != "epochs" else []
         else:
-            classes = {network.class_path for network in self.networks if name in network.parameters}
+            classes = {network.class_path for network in self.networks if name in network.signature}
             values = [[n.argument(name) for n in self.networks if n.class_path == one] for one in classes]
         return any(value != group[0] for group in values for value in group)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmnist.activations import leaves
+from fmnist.activations import hooked, module_of
 from fmnist.errors import Refused
 
 WINDOW, STRIDE = 4, 2  # pixels: what occlusion covers at a time, and how far it moves on; 28 is a whole number of moves
@@ -135,24 +135,16 @@ def last_maps(model: nn.Module, images: Tensor) -> tuple[str, nn.Module] | None:
     """
     shapes: dict[str, tuple[int, ...]] = {}  # of the outputs, in the order of computation
 
-    def note(name: str):
-        def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            shapes.pop(name, None)
-            shapes[name] = tuple(getattr(output, "shape", ()))
+    def note(called: str, _module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        name = called.split(" (")[0]
+        shapes.pop(name, None)
+        shapes[name] = tuple(getattr(output, "shape", ()))
 
-        return hook
-
-    layers = leaves(model)
-    handles = [module.register_forward_hook(note(name)) for name, module in layers.items()]
-    try:
-        with torch.no_grad():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(model, note), torch.no_grad():
+        model(images)
     maps = [name for name, shape in shapes.items() if len(shape) == 4 and shape[2] * shape[3] > 1]
-    convolutions = [name for name in maps if isinstance(layers[name], nn.Conv2d)]
-    return (maps[-1], layers[maps[-1]]) if convolutions else None
+    convolutions = [name for name in maps if isinstance(module_of(model, name), nn.Conv2d)]
+    return (maps[-1], module_of(model, maps[-1])) if convolutions else None
 
 
 def grad_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: tuple[str, nn.Module]) -> Method:

@@ -5,7 +5,6 @@ values. fmnist/live_page/ holds the page: layers.js computes what is written her
 """
 
 import base64
-from collections import Counter
 from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
@@ -15,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmnist.activations import leaves
+from fmnist.activations import hooked
 from fmnist.data import CLASSES, FashionMNIST, Sample
-from fmnist.files import atomic_write
+from fmnist.files import write_text
 from fmnist.layers import Dropout, Pixels
+from fmnist.page import environment
 
 if TYPE_CHECKING:
     from fmnist.evaluation import Predictions
@@ -57,16 +57,9 @@ def write(path: Path | str, model: nn.Module, sample: Sample, dataset: FashionMN
         "images": _base64(images),
         "shown": shown,
     }
-    page = _environment().get_template("page.html.j2")
+    page = environment().get_template("live_page/page.html.j2")
     text = page.render(title=title, content=content, style=_source("page.css"), scripts=map(_source, SCRIPTS))
-    with atomic_write(path) as file:
-        file.write(text.encode(errors="backslashreplace"))
-
-
-def _environment():
-    from jinja2 import Environment, FileSystemLoader
-
-    return Environment(loader=FileSystemLoader(SOURCES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    write_text(path, text)
 
 
 def _source(name: str):
@@ -106,24 +99,12 @@ def _noise(count: int) -> np.ndarray:
 def _calls(model: nn.Module, images: Tensor) -> list[tuple[str, nn.Module, Tensor, Tensor]]:
     """Return name, module, input and output of every leaf module, in the order of their calls."""
     calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
-    times: Counter[str] = Counter()
 
-    def record(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            times[name] += 1
-            called = name + (f" ({times[name]})" if times[name] > 1 else "")
-            calls.append((called, module, inputs[0] if inputs else None, output))
+    def record(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        calls.append((name or type(module).__name__, module, inputs[0] if inputs else None, output))
 
-        return hook
-
-    layers = leaves(model).items()
-    handles = [module.register_forward_hook(record(name or type(module).__name__)) for name, module in layers]
-    try:
-        with torch.inference_mode():
-            model.eval()(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(model, record), torch.inference_mode():
+        model.eval()(images)
     return calls
 
 

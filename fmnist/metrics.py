@@ -147,6 +147,16 @@ class Model(Summary):
     std: NotRequired[Summary]  # sample standard deviations
 
 
+def mean_of(model: Model, key: str) -> float | None:
+    """A number of a network, the mean over its seeds if there are several; None if it has none, or none finite."""
+    return {**model, **model.get("mean", {})}.get(key)
+
+
+def std_of(model: Model, key: str) -> float | None:
+    """Its standard deviation over the seeds; None of one seed."""
+    return model.get("std", {}).get(key)
+
+
 class Comparison(TypedDict):
     """Network `b` against network `a`; see `fmnist.statistics`."""
 
@@ -339,6 +349,11 @@ def collect(
     accuracies = [[evaluation.test_accuracy for evaluation in several] for several in evaluations.values()]
     judged = recipe.is_published and dataset.release == "current"  # else the figures are of another experiment
     models = {name: _model(runs, judged) for name, runs in trained.items()}
+    best, pairs = best_kept(trained), recipe.pairs
+    if recipe.study:
+        best = study_results.best_on_validation(models)
+        first = recipe.baseline or best
+        pairs = [(first, other) for other in models if other != first]
     metrics: Metrics = {
         "recipe": recipe.name,
         "title": recipe.title,
@@ -352,17 +367,13 @@ def collect(
         "release": dataset.release,
         "data": {"source": dataset.source},
         "models": models,
-        "best": best_on_validation(trained),
-        "comparisons": [] if recipe.study else statistics.compare(recipe.pairs, evaluations),
+        "best": best,
+        "comparisons": statistics.compare(pairs, evaluations),
         "effects": statistics.factorial_effects(recipe.levels, accuracies),
         "columns": list(recipe.columns),
         "notes": [*recipe.notes, *(recipe.findings if dataset.release == "current" else ())],
     }
     if recipe.study:
-        metrics["best"] = best = study_results.best_on_validation(models)
-        first = recipe.baseline or best
-        pairs = [(first, other) for other in models if other != first]
-        metrics["comparisons"] = statistics.compare(pairs, evaluations)
         metrics["study"] = study_results.describe(recipe.study, best, recipe.baseline, metrics["comparisons"])
     if recipe.ends:
         (metrics["total_gain"],) = statistics.compare([recipe.ends], evaluations)
@@ -394,8 +405,8 @@ def _provenance() -> dict[str, str]:
     }
 
 
-def best_on_validation(trained: dict[str, list[Trained]]) -> str | None:
-    """Return the network with the highest validation accuracy in its best epoch; None without a validation split.
+def best_kept(trained: dict[str, list[Trained]]) -> str | None:
+    """Return the network whose kept weights are best on validation images; None where none are held out.
 
     Of several seeds the first counts: its weights are the ones that are kept. The test images have no say in it.
     """

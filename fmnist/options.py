@@ -198,7 +198,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 def comparison_folder(asked: argparse.Namespace, recipes: Iterable[str]) -> Path:
     """Where a comparison is written. Raises Refused if more is asked for than one, or if a run is there."""
     named, resumed = [asked.recipe] * asked.is_recipe_named, ["--resume"] * asked.resume
-    if words := [*named, *resumed, *as_words(asked_for(asked))]:
+    if words := [*named, *as_words(asked_for(asked)), *resumed]:
         raise Refused(f"--compare: trains nothing; leave out {' '.join(words)}")
     folder = asked.output_dir / (asked.name or "comparison")
     if asked.name in recipes or any((folder / name).exists() for name in ("checkpoints", "metrics.json")):
@@ -383,7 +383,7 @@ def _with_training(recipe: Recipe, name: str, value: Any) -> Recipe:
 
 def _with_argument(recipe: Recipe, name: str, value: Any) -> Recipe:
     """Set one constructor argument of every network that has it."""
-    if not any(name in network.parameters for network in recipe.networks):
+    if not any(name in network.signature for network in recipe.networks):
         chosen, what = ", ".join(network.name for network in recipe.networks), NETWORK_OPTIONS[name][0]
         raise Refused(
             f"{option(name)}: of the chosen networks ({chosen}) none has {what} to set; "
@@ -391,7 +391,7 @@ def _with_argument(recipe: Recipe, name: str, value: Any) -> Recipe:
         )
     _check_no_design(recipe, name)
     networks = (
-        replace(n, arguments={**n.arguments, name: value}) if name in n.parameters else n for n in recipe.networks
+        replace(n, arguments={**n.arguments, name: value}) if name in n.signature else n for n in recipe.networks
     )
     return replace(recipe, networks=tuple(networks))
 
@@ -431,7 +431,7 @@ def _check_no_design(recipe: Recipe, name: str, said: Callable[[str], str] = opt
 
 def _drops(network: Network) -> bool:
     """Whether `network` has a layer behind which its argument `dropout` acts, as far as is known of its class."""
-    known = network.parameters
+    known = network.signature
     return "dropout" in known and (network.is_users_own or "dense" not in known or bool(network.argument("dense")))
 
 

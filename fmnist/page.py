@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.captions import alternative, caption
-from fmnist.files import atomic_write, plain
+from fmnist.files import atomic_write, plain, write_text
+from fmnist.metrics import mean_of
 from fmnist.report import (
     Column,
     accuracy_text,
@@ -20,7 +21,6 @@ from fmnist.report import (
     effects_columns,
     first_seed,
     legend,
-    measured_value,
     release_warnings,
     remarks,
     results_columns,
@@ -108,8 +108,7 @@ def write_report(
         sprite=sprite,
         embedded={"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), "images": plain(rows)},
     )
-    with atomic_write(path) as file:
-        file.write(text.encode(errors="backslashreplace"))  # a path may hold any bytes
+    write_text(path, text)
 
 
 def _shown(metrics: "Metrics") -> list[str]:
@@ -136,7 +135,7 @@ def add_figures(path: Path | str, figures: Iterable[tuple[str, Path | str]]) -> 
         pictures = [_picture(title, file, file.stem, {}) for title, file in files if file.suffix != ".html"]
         pages = [(title, file.name) for title, file in files if file.suffix == ".html"]
         section = environment().get_template("figures.html.j2").module.layer_section(pictures, pages)
-        with atomic_write(path) as file:
+        with atomic_write(path) as file:  # bytes, of which some are not of this version
             file.write(before + FIGURES_BEGIN + section.encode(errors="backslashreplace") + FIGURES_END + after)
 
 
@@ -177,7 +176,7 @@ def _section(
         ("Parameters", f"{model['parameters']:,}"),
         ("Multiply-adds per image", f"{model['multiply_adds']:,}"),
         ("Epochs", str(len(model["epochs"]))),
-        ("Seconds per epoch", cell(measured_value(model, "seconds_per_epoch"), "{:.1f}".format)),
+        ("Seconds per epoch", cell(mean_of(model, "seconds_per_epoch"), "{:.1f}".format)),
     ]
     return Section(
         title=model["title"],

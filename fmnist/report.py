@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.config import REPRODUCTION_SEEDS
 from fmnist.files import plain
+from fmnist.metrics import mean_of, std_of
 from fmnist.study_results import change, combinations
 
 if TYPE_CHECKING:
@@ -56,12 +57,11 @@ def changes_of_network(network: "Network", config: "Mapping[str, Mapping[str, An
     """
     from fmnist.config import TrainConfig
 
-    defaults = asdict(TrainConfig())
+    now, then, training = network.settings, config["network"], asdict(TrainConfig()) | config["training"]
+    pairs = [(now["network"], then), (now["training"], {key: training[key] for key in now["training"]})]
     return [
         f"{network.name}: {key} was {then.get(key, 'not set')}, is {now.get(key, 'not set')}"
-        for group, now in network.settings.items()
-        for before in [config[group]]
-        for then in [before if group == "network" else {key: before.get(key, defaults[key]) for key in now}]
+        for now, then in pairs
         for key in sorted(now.keys() | then.keys())
         if now.get(key) != then.get(key)
     ]
@@ -73,7 +73,7 @@ def _recipe_block(recipe: "Recipe", reference: "Metrics | None") -> str:
     if recipe.source:
         lines.append(f"published by {recipe.source}")
     if measured:
-        minutes = sum(measured_value(model, "training_seconds") for model in measured.values()) / 60
+        minutes = sum(mean_of(model, "training_seconds") for model in measured.values()) / 60
         lines.append(f"trained once in {minutes:.1f} minutes on {reference['device']} in {reference['precision']}")
         if changes := changes_since(reference, recipe):
             lines.append(f"measured before the recipe changed: {'; '.join(changes)}")
@@ -236,12 +236,12 @@ def _interval(interval: Sequence[float] | None) -> str:
 
 
 def _measured_and_published(measure: Measure, models: "Sequence[Model]") -> list[Column]:
-    measured = [measured_value(model, measure.key) for model in models]
+    measured = [mean_of(model, measure.key) for model in models]
     published = [model["published"].get(measure.key) for model in models]
     is_published = any(value is not None for value in published)
     if not is_published and (measure.if_published or all(value is None for value in measured)):
         return []
-    columns = [Column(measure.header, "measured", [_with_std(model, measure) for model in models])]
+    columns = [Column(measure.header, "measured", [_with_std(model, measure.key, measure.write) for model in models])]
     if is_published:
         columns.append(Column("published", "published", [cell(value, measure.write) for value in published]))
     if is_published and measure.key == "test_accuracy":
@@ -251,18 +251,14 @@ def _measured_and_published(measure: Measure, models: "Sequence[Model]") -> list
     return columns
 
 
-def measured_value(model: "Model", key: str) -> float | None:
-    """A number of the network, the mean over its seeds if there are several; None if it has none, or none finite."""
-    return {**model, **model.get("mean", {})}.get(key)
-
-
-def _with_std(model: "Model", measure: Measure) -> str:
-    measured, std = measured_value(model, measure.key), model.get("std", {}).get(measure.key)
-    return cell(measured, measure.write) if std is None else f"{measure.write(measured)} ± {measure.write(std)}"
+def _with_std(model: "Model", key: str, write: Callable[[float], str]) -> str:
+    measured, std = mean_of(model, key), std_of(model, key)
+    return cell(measured, write) if std is None else f"{write(measured)} ± {write(std)}"
 
 
 def accuracy_text(model: "Model") -> str:
-    return _with_std(model, next(measure for measure in MEASURES if measure.key == "test_accuracy"))
+    """The test accuracy in per cent, with the standard deviation over the seeds if there are several."""
+    return _with_std(model, "test_accuracy", _percent)
 
 
 def seed_count(model: "Model") -> int:
@@ -325,7 +321,7 @@ def _reproduction(model: "Model") -> str:
     """Such as "FFN (5 seeds): test accuracy 88.36 published, 88.95 ± 0.12 measured: exceeded"."""
     figures = [
         f"{measure.name} {measure.write(model['published'][measure.key])} published, "
-        f"{_with_std(model, measure)} measured: {model['reproduction'][measure.key]['verdict']}"
+        f"{_with_std(model, measure.key, measure.write)} measured: {model['reproduction'][measure.key]['verdict']}"
         for measure in MEASURES
         if measure.key in model["reproduction"]
     ]
@@ -394,8 +390,8 @@ def _calibrations(metrics: "Metrics") -> list[str]:
     lines = []
     for model in metrics["models"].values():
         if "calibration" in model:
-            before, after = (_with_std(model, Measure(key, "", "", _percent)) for key in ("ece", "ece_after"))
-            temperature = _with_std(model, Measure("temperature", "", "", "{:.2f}".format))
+            before, after = (_with_std(model, key, _percent) for key in ("ece", "ece_after"))
+            temperature = _with_std(model, "temperature", "{:.2f}".format)
             fitted = f"fitted on {model['calibration']['validation_images']:,} validation images"
             lines.append(
                 f"{model['title']}: expected calibration error on the test images {before} %; "
@@ -406,13 +402,15 @@ def _calibrations(metrics: "Metrics") -> list[str]:
 
 def _mirrored(metrics: "Metrics") -> list[str]:
     """Test accuracies by two looks at each image, which are not to be compared with those by one."""
-    accuracy = Measure("mirrored_accuracy", "", "", _percent)
-    return [
-        f"{model['title']}: test accuracy {_with_std(model, accuracy)} % where the probabilities of each image and its "
-        "mirror image are averaged; the table is of the image alone"
-        for model in metrics["models"].values()
-        if "mirrored_accuracy" in model
-    ]
+    lines = []
+    for model in metrics["models"].values():
+        if "mirrored_accuracy" in model:
+            accuracy = _with_std(model, "mirrored_accuracy", _percent)
+            lines.append(
+                f"{model['title']}: test accuracy {accuracy} % where the probabilities of each image and its mirror "
+                "image are averaged; the table is of the image alone"
+            )
+    return lines
 
 
 def _mistakes(metrics: "Metrics") -> list[str]:

@@ -90,14 +90,15 @@ class Run:
         if _networks(begun) != _networks(self.trainings):
             wish, own = (", ".join(sorted(_networks(trainings))) for trainings in (self.trainings, begun))
             raise Refused(f"--resume: the run to be resumed trains {own}, not {wish}; leave it out to start anew")
-        differences = {
-            f"{setting} was {theirs.get(setting)} and is {ours.get(setting)}"
-            for name in self.trainings.keys() & begun.keys()
-            for group in self.trainings[name].keys() | begun[name].keys()
-            for ours, theirs in [(self.trainings[name].get(group, {}), begun[name].get(group, {}))]
-            for setting in ours.keys() | theirs.keys()
-            if ours.get(setting) != theirs.get(setting) and not self._may_differ(name, setting, ours)
-        }
+        differences = set()
+        for name in self.trainings.keys() & begun.keys():
+            for group in self.trainings[name].keys() | begun[name].keys():
+                ours, theirs = self.trainings[name].get(group, {}), begun[name].get(group, {})
+                differences |= {
+                    f"{setting} was {theirs.get(setting)} and is {ours.get(setting)}"
+                    for setting in ours.keys() | theirs.keys()
+                    if ours.get(setting) != theirs.get(setting) and not self._may_differ(name, setting, ours)
+                }
         if differences:
             done = "a finished trial keeps no optimizer's state, so a run" if self._finished() else "a run"
             raise Refused(

@@ -56,7 +56,7 @@ def _only_one(a_correct: np.ndarray, b_correct: np.ndarray) -> tuple[int, int]:
 def paired_t(differences: np.ndarray) -> np.ndarray:
     """Return the two-sided p values [...] of paired t tests that the means of `differences` [..., n] are 0; n > 1.
 
-    The differences are of accuracies: of two seeds they are soon equal to the image, which shows nothing.
+    The differences are of accuracies. Those of two seeds may agree to the image by chance: see LEAST_STD.
     """
     n = differences.shape[-1]
     return 2 * stats.t.sf(np.abs(differences.mean(axis=-1)) / _std(differences) * np.sqrt(n), n - 1)

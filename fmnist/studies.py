@@ -165,7 +165,7 @@ def one_at_a_time(recipe: Recipe, words: Sequence[str], read_option: Callable[[s
         names = ", ".join(network.name for network in chosen)
         raise Refused(f"--one-at-a-time: changes one network; choose it by --models among {names}")
     (network,) = chosen
-    own, values = {name: network.setting(name) for name in settings}, {}
+    own, values = {name: network.value_of(name) for name in settings}, {}
     for name, texts in settings.items():
         values[name] = _values(network, name, texts, read_option)
         for value in values[name]:
@@ -182,7 +182,7 @@ def one_at_a_time(recipe: Recipe, words: Sequence[str], read_option: Callable[[s
 
 
 def _figures(recipe: Recipe) -> tuple[str, ...]:
-    """The recipe's figures, but for those that take a study's combinations for versions, or show layers of them all."""
+    """The recipe's figures, without `gains`, which needs successive versions; layers of the best network alone."""
     return tuple("best layers" if name == "layers" else name for name in recipe.figures if name != "gains")
 
 
@@ -217,7 +217,7 @@ def _unknown(name: str, own: Mapping[str, set[str]]) -> str:
 def _settings(network: Network) -> set[str]:
     """What of `network` can be varied: how it is trained, and the arguments of its constructor."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    arguments = {name for name, parameter in network.parameters.items() if parameter.kind in named}
+    arguments = {name for name, parameter in network.signature.items() if parameter.kind in named}
     return (arguments | TrainConfig.__dataclass_fields__.keys()) - NEVER_VARIED.keys()
 
 
@@ -256,7 +256,7 @@ def _annotation(network: Network, name: str) -> Any:
     """The type of a constructor's argument: its annotation, else that of its default."""
     from fmnist.config import import_class
 
-    parameter = network.parameters[name]
+    parameter = network.signature[name]
     try:
         return typing.get_type_hints(import_class(network.class_path).__init__)[name]
     except Exception:  # none, or whatever a network of the user's own has for one

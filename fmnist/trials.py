@@ -2,7 +2,7 @@
 
     RECIPE/checkpoints/NAME-seedN/epoch0007.pt      where its training goes on from
     RECIPE/checkpoints/NAME-seedN/predictions.npz   of the test images: probabilities float32 [T, 10], labels int64 [T]
-    RECIPE/checkpoints/NAME-seedN/trial.json        all its numbers; written last, so that who has one is finished
+    RECIPE/checkpoints/NAME-seedN/trial.json        all its numbers; written last: a trial that has it is finished
 
 A run is a list of trials and what is made of them. They know nothing of each other: they may be trained one after
 another, side by side (`fmnist.workers`), or on other machines (`fmnist.cluster`), and end in the same bits.

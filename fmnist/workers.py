@@ -82,7 +82,7 @@ def train_all(
 def _failures(
     planned: Sequence[Trial], dataset: FashionMNIST, options: Mapping[str, Any], folder: Path
 ) -> dict[str, Exception]:
-    """Train every trial that is not finished; return what those have failed of that did, by name."""
+    """Train every trial that is not finished; return the errors of those that failed, by name."""
     side_by_side = jobs(options, len(planned))
     if "cluster" not in options and side_by_side == 1:
         return _train_in_turn(planned, dataset)
@@ -251,7 +251,7 @@ def _signals_held() -> Iterator[None]:
 
 
 def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: Path) -> dict[str, Exception]:
-    """Let `executor` train every trial that is `left`; return what those have failed of that did, by name.
+    """Let `executor` train every trial that is `left`; return the errors of those that failed, by name.
 
     Raises Failed if nothing can be trained any more.
     """

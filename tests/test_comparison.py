@@ -308,6 +308,7 @@ def test_runs_by_name_are_compared_by_the_command_line(run_here, folders, data_i
         return refused.stderr
 
     assert "leave out --epochs 3 --resume" in said("--compare", *named, "--epochs", "3", "--resume")
+    assert "leave out resnet --resume" in said("resnet", "--compare", *named, "--resume")
     assert "is the folder of a run" in said("--compare", *named, "--name", "small")
     assert "is the folder of a run" in said("--compare", *named, "--name", "classic")
     assert "holds no finished run" in said("--compare", named[0], folders[1])

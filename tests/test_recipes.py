@@ -205,7 +205,7 @@ def test_a_docstring_prints_the_layers_that_there_are(kind):
 def test_a_docstring_counts_the_parameters_and_explains_every_argument(kind):
     (count,) = re.findall(r"([\d,]+) parameters", kind.__doc__)
     assert int(count.replace(",", "")) == sum(tensor.numel() for tensor in kind().parameters())
-    for name in Network("", "", f"{kind.__module__}:{kind.__name__}").parameters:
+    for name in Network("", "", f"{kind.__module__}:{kind.__name__}").signature:
         assert re.search(rf"(^ {{4}}|^ {{4}}mean, |`){name}\b", kind.__doc__, re.MULTILINE), name
 
 

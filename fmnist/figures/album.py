@@ -126,9 +126,8 @@ def draw_models(album: Album, extra: Sequence[str], metrics: Metrics, predicted:
     album.add("accuracy_curves.png", f"Accuracy{chosen}", curves.accuracy_curves, models)
     if len(models) > 2:
         album.add("model_comparison.png", f"Loss and accuracy compared{chosen}", curves.model_comparison, models)
-        shown, how = (models,), {"effects": metrics["effects"]}
-        title = f"Test accuracy compared{chosen}"
-        album.add("accuracy_comparison.png", title, comparisons.accuracy_comparison, *shown, **how)
+        title, effects = f"Test accuracy compared{chosen}", metrics["effects"]
+        album.add("accuracy_comparison.png", title, comparisons.accuracy_comparison, models, effects=effects)
     if "gains" in extra:
         album.add("gains.png", "Test accuracy gained by each change", comparisons.gains, models)
     if "cost" in extra:
@@ -145,7 +144,7 @@ def draw_study(album: Album, metrics: Metrics) -> None:
     varied = ", ".join(name.replace("_", " ") for name in study["settings"])
     title = metrics["title"] if "baseline" in study else f"Study of {varied}"
     drawn = studies.Study(rows, study["settings"], study["best"], study.get("baseline", ""))
-    album.add("study.png", title, lambda path, title: studies.draw(path, drawn, title))
+    album.add("study.png", title, studies.draw, drawn)
 
 
 def best_of_study(metrics: Metrics) -> dict[str, Model]:

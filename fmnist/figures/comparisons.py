@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
 
 from fmnist.figures.style import BLUE, GREY, INK, VERMILION, legend_below, looks, sheet
-from fmnist.metrics import Effect, Model
+from fmnist.metrics import Effect, Model, mean_of, std_of
 from fmnist.report import effect_name
 
 COSTS = {
@@ -89,12 +89,12 @@ def gains(path: Path | str, models: Mapping[str, Model], title: str) -> Figure:
 
 
 def _accuracy(model: Model) -> float:
-    return model.get("mean", model)["test_accuracy"]
+    return mean_of(model, "test_accuracy")
 
 
 def _std(model: Model) -> float:
     """The standard deviation of the test accuracy over the seeds; 0 of one seed."""
-    return model["std"]["test_accuracy"] if "std" in model else 0.0
+    return std_of(model, "test_accuracy") or 0.0
 
 
 def _accuracy_bars(axes: Axes, models: Mapping[str, Model], names: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ def cost_scatter(path: Path | str, models: Mapping[str, Model], title: str) -> F
     own = looks(models)
     with sheet(path, 13, 4.4, title) as figure:
         for axes, (key, label) in zip(figure.subplots(1, 3, sharey=True), COSTS.items(), strict=True):
-            costs = {name: {**model, **model.get("mean", {})}.get(key) for name, model in models.items()}
+            costs = {name: mean_of(model, key) for name, model in models.items()}
             for name in filter(costs.get, models):
                 error = _std(models[name]) or None
                 axes.errorbar(costs[name], _accuracy(models[name]), error, ms=10, **own[name]._asdict())

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from fmnist.figures.style import GREY, INK, Look, legend_below, looks, sheet
-from fmnist.metrics import Epoch, Model
+from fmnist.metrics import Epoch, Model, mean_of, std_of
 
 VALIDATION = (0, (4, 2))  # the dashes of everything measured on held-out images
 # Around the epoch whose weights are scored, where validation images choose it.
@@ -137,9 +137,13 @@ def _best(run: Sequence[Epoch]) -> list[int]:
 def _scores(model: Model) -> str:
     """Test accuracy and published accuracy in words."""
     published = model["published"].get("test_accuracy")
-    measured = f"test {model.get('mean', model)['test_accuracy']:.2%}"
-    measured += f" ± {model['std']['test_accuracy'] * 100:.2f}" if "std" in model else ""
-    return measured if published is None else f"{measured}, published {published:.2%}"
+    return _test(model) if published is None else f"{_test(model)}, published {published:.2%}"
+
+
+def _test(model: Model) -> str:
+    """Test accuracy in words, with the standard deviation over several seeds."""
+    std = std_of(model, "test_accuracy")
+    return f"test {mean_of(model, 'test_accuracy'):.2%}" + ("" if std is None else f" ± {std * 100:.2f}")
 
 
 # Lines
@@ -193,12 +197,10 @@ def _mean(values: np.ndarray) -> np.ndarray:
 def _star(axes: Axes, model: Model, colour: str) -> Line2D:
     """Mark the test accuracy at the epoch that is scored, over several seeds the mean one; return its legend entry."""
     epochs = [(_best(run) or [len(run)])[0] for run in _runs(model)]
-    accuracy = model.get("mean", model)["test_accuracy"]
-    error = model["std"]["test_accuracy"] if "std" in model else None
+    accuracy, error = mean_of(model, "test_accuracy"), std_of(model, "test_accuracy")
     axes.errorbar(np.mean(epochs), accuracy, error, fmt="none", ecolor=INK, elinewidth=1.2, zorder=6)
     axes.plot(np.mean(epochs), accuracy, color=colour, mec="white", zorder=5, **STAR)
-    label = f"{model['title']}, test {accuracy:.2%}" + (f" ± {error * 100:.2f}" if error is not None else "")
-    return Line2D([], [], color=colour, label=label, **STAR)
+    return Line2D([], [], color=colour, label=f"{model['title']}, {_test(model)}", **STAR)
 
 
 def _mark_whole_numbers(axes: Axes) -> None:
