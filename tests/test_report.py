@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import classification_report, precision_recall_fscore_support
 
-from fmnist import captions, files, report
+from fmnist import captions, files, page, report
 from fmnist.evaluation import Predictions
 from fmnist.page import CORRECT_SHOWN, add_figures, write_report
 from fmnist.report import MEASURES
@@ -568,6 +568,14 @@ def test_figures_are_added_to_no_page_that_has_no_place_for_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         add_figures(tmp_path / "report.html", [("a", tmp_path / "missing.png")])
     assert (tmp_path / "report.html").read_text("utf-8") == page
+
+
+def test_errors_that_are_not_embedded_are_counted_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "INCORRECT_SHOWN", 1)
+    text = write(tmp_path)
+    embedded = [sum(image[2] != image[3] for image in shown) for shown in pictures(text)["images"]]
+    assert embedded == [3, 1], "the FFN takes two images of class 0 for class 1"
+    assert re.findall(r'data-errors="(\d+)"', text) == ["4", "1"]
 
 
 def test_two_networks_of_the_usual_accuracy_stay_small_even_where_images_do_not_compress(tmp_path):
