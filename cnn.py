@@ -74,7 +74,7 @@ class CNN(nn.Module):
         size: int = 28,
     ) -> None:
         super().__init__()
-        if any(size < 1 for size in (*kernels, kernel_size, *dense)):
+        if any(count < 1 for count in (*kernels, kernel_size, *dense)):
             raise ValueError("a layer has no kernels, no units, or kernels without pixels")
         paddings = _per_convolution(padding, len(kernels), kernel_size)
         halved = set(range(1, len(kernels) + 1) if pool_after is None else pool_after)
@@ -90,8 +90,7 @@ class CNN(nn.Module):
             if identity:
                 nn.init.dirac_(conv.weight.detach()[:channels])
             if cosines and n == 1:
-                conv.weight.detach()[: 2 * kernel_size**2, 0] = cosine_kernels(kernel_size)[:width]
-                conv.requires_grad_(False)
+                _fix_cosines(conv)
             layers[f"conv{n}"] = conv  # [B, width, size, size]
             batch_norm = nn.BatchNorm2d(width) if norm else None
             layers |= _in_order(n, activation, without_scale(batch_norm) if foldable else batch_norm, norm, pooling)
@@ -119,6 +118,13 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 [B, 28, 28] -> logits [B, 10]
         return self.classifier(self.features(self.pixels(images)))
+
+
+def _fix_cosines(conv: nn.Conv2d) -> None:
+    """Let the kernels of `conv`, of one channel, be cosines, as many as there are, and not learn."""
+    basis = cosine_kernels(conv.kernel_size[0])[: conv.out_channels]
+    conv.weight.detach()[: len(basis), 0] = basis
+    conv.requires_grad_(False)
 
 
 def cosine_kernels(size: int) -> Tensor:

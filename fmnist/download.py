@@ -305,11 +305,16 @@ def _wait(step: Step, folder: Path, output: int) -> int:
             while process.poll() is None:
                 if time.monotonic() > end:
                     raise Unavailable(f"no answer within {TIME_LIMIT:.0f} seconds")
-                if not bar.disable:
-                    with suppress(OSError):  # where a file was renamed meanwhile
-                        bar.update(sum(path.stat().st_size for path in folder.glob(step.pattern)) - bar.n)
+                _advance(bar, folder, step.pattern)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.1)
         finally:
             process.kill()
     return process.returncode
+
+
+def _advance(bar: "tqdm", folder: Path, pattern: str) -> None:
+    """Let `bar` show how many bytes the files in `folder` have by now."""
+    if not bar.disable:
+        with suppress(OSError):  # where a file was renamed meanwhile
+            bar.update(sum(path.stat().st_size for path in folder.glob(pattern)) - bar.n)

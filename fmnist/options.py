@@ -5,7 +5,6 @@ others stand below.
 """
 
 import argparse
-import difflib
 import math
 import os
 import re
@@ -164,12 +163,8 @@ class Parser(argparse.ArgumentParser):
 def nearest(word: str, known: list[str]) -> str | None:
     """Return which of the `known` options an unknown `word` probably means, such as --lr for --learning-rate."""
     name = word.lstrip("-").replace("_", "-")
-    names = [option[2:] for option in known if option.startswith("--")]
-    initials = "".join(part[:1] for part in name.split("-"))
-    if len(initials) > 1 and initials in names:
-        return f"--{initials}"
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.55)
-    return f"--{near[0]}" if near else None
+    near = studies.nearest(name, [option[2:] for option in known if option.startswith("--")])
+    return f"--{near}" if near else None
 
 
 def folder_name(text: str) -> str:

@@ -94,9 +94,10 @@ def prepare(image: Image.Image, name: Path | str = "the image") -> Prepared:
             f"{name}: shows nothing that stands out from its background; {MARGIN}, on a plain ground of another colour"
         )
     warning = _cropped(garment, things, name) or _doubt(garment, pixels - background, rival, name)
-    brightness = np.where(garment, _bright_on_black(_grey(pixels), _grey(background), garment), 0)
+    grey, behind = _grey(pixels), _grey(background)
+    is_negated = bool((grey - behind)[garment].mean() < 0)  # a garment darker than its background
+    brightness = np.where(garment, _bright_on_black(grey, behind, is_negated), 0)
     prepared = _centred(_shrunk(_trimmed(brightness, garment)))
-    is_negated = _is_darker(_grey(pixels), _grey(background), garment)
     steps = (
         Step("what was found", _outlined(pixels, garment)),
         Step("trimmed", _trimmed(pixels, garment).astype(np.uint8)),
@@ -215,18 +216,14 @@ def _pieces_at_the_edge(things: np.ndarray) -> int:
     return int((areas > 0.05 * things.sum()).sum())
 
 
-def _bright_on_black(grey: np.ndarray, background: np.ndarray, garment: np.ndarray) -> np.ndarray:
+def _bright_on_black(grey: np.ndarray, background: np.ndarray, is_negated: bool) -> np.ndarray:
     """Return how far [H, W] is from the background towards the far end of the scale, 0 to 255.
 
-    A garment darker than its background is negated: what was black becomes 255.
+    If negated, what was black becomes 255.
     """
-    if _is_darker(grey, background, garment):
+    if is_negated:
         grey, background = 255 - grey, 255 - background
     return ((grey - background) / np.maximum(255 - background, 1) * 255).clip(0, 255)
-
-
-def _is_darker(grey: np.ndarray, background: np.ndarray, garment: np.ndarray) -> bool:
-    return bool((grey - background)[garment].mean() < 0)
 
 
 def _outlined(pixels: np.ndarray, garment: np.ndarray) -> np.ndarray:

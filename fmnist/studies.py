@@ -208,10 +208,17 @@ def _having(recipe: Recipe, settings: Mapping[str, Any]) -> list[Network]:
 
 def _unknown(name: str, own: Mapping[str, set[str]]) -> str:
     known = sorted(set().union(*own.values()))
-    near = [short for short in known if short == "".join(part[:1] for part in name.split("_"))]
-    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.55)
-    meant = f" (did you mean {spoken(near[0])}?)" if near else f"; there is {_listed(known)}"
+    near = nearest(name, known)
+    meant = f" (did you mean {spoken(near)}?)" if near else f"; there is {_listed(known)}"
     return f"--vary {spoken(name)}: no setting of {', '.join(own)}{meant}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return which of the `known` names an unknown `name` probably means, such as lr for learning-rate; or None."""
+    initials = "".join(part[:1] for part in re.split("[-_]", name))
+    if len(initials) > 1 and initials in known:
+        return initials
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.55)), None)
 
 
 def _settings(network: Network) -> set[str]:
