@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmnist import options, report
-from fmnist.errors import Stopped, leave, run
+from fmnist.errors import Stopped, leave, run_main
 from fmnist.files import locked
 from recipes import DEFAULT, RECIPES
 
@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Do what the command line asks. Raises Refused, Failed or Stopped, which `fmnist.errors.run` puts into words."""
+    """Do what the command line asks. Raises Refused, Failed or Stopped: see `fmnist.errors.run_main`."""
     asked = parse_arguments(argv)
     if asked.list:
         print(report.listing(RECIPES.values()))
@@ -56,14 +56,14 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
     machine = device.set_up(run.options, any(network.is_torch for network in networks), threads)
     print(f"{recipe.name}: {recipe.title}, on {machine}, into {folder}")
     dataset = data.load(asked.data_dir).to(machine.device)
-    planned = trials.plan(recipe, seeds, dataset, machine, run.kept)
+    planned = trials.plan(recipe, seeds, dataset, machine, run.checkpoints)
     run.plan({trial.name: trial.settings for trial in planned}, dataset.digests())
     if run.is_finished():
         print(f"this run is finished: {folder}\n\n{report.results_table(run.metrics())}")
         return
 
     if recipe.study and not run.resume:
-        print(studies.plan(recipe, seeds, dataset, machine))
+        print(studies.estimate(recipe, seeds, dataset, machine))
     run.start()
     try:
         diverged = workers.train_all(planned, dataset, run.options, folder)
@@ -175,4 +175,4 @@ def how_to_resume(asked: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    leave(run(main))
+    leave(run_main(main))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmnist import options
-from fmnist.errors import Refused, leave, run
+from fmnist.errors import Refused, leave, run_main
 from fmnist.files import locked
 from recipes import DEFAULT, RECIPES
 
@@ -35,7 +35,7 @@ MOST_NAMED = 8  # networks of a run, in a sentence
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Do what the command line asks. Raises Refused or Failed; `fmnist.errors.run` puts them into words."""
+    """Do what the command line asks. Raises Refused or Failed: see `fmnist.errors.run_main`."""
     asked = parse_arguments(argv)
     weights, model, content = load_network(asked)
     from fmnist import calibration, live, page, runs
@@ -188,4 +188,4 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    leave(run(main))
+    leave(run_main(main))

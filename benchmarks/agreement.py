@@ -24,7 +24,7 @@ from benchmarks.loops import CPU, PLAIN, PlainLoop, classic, learner_accuracy, t
 from benchmarks.measure import ROOT, table
 from fmnist import data, device, options
 from fmnist.config import Network
-from fmnist.errors import Failed, run
+from fmnist.errors import Failed, run_main
 from fmnist.statistics import SIGNIFICANT, equivalence, samples_for_equivalence
 
 MARGIN = 0.003  # of accuracy: the loss that would matter
@@ -156,4 +156,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run_main(main))

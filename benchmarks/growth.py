@@ -16,7 +16,7 @@ from typing import NamedTuple
 from benchmarks import measure
 from benchmarks.measure import ROOT, table
 from fmnist import options
-from fmnist.errors import Refused, run
+from fmnist.errors import Refused, run_main
 
 TITLE = "Cost of training the CNN as the work grows"
 FLAT = 0.1  # by which the largest value may exceed the smallest where nothing grows
@@ -182,4 +182,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run_main(main))

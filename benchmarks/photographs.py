@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.measure import ROOT, table
 from fmnist import checkpoints, data, options, photograph, report
-from fmnist.errors import Refused, run
+from fmnist.errors import Refused, run_main
 from recipes import RECIPES
 from tests.helpers import garments
 
@@ -72,4 +72,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run_main(main))

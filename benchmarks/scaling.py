@@ -19,7 +19,7 @@ from benchmarks import measure
 from benchmarks.growth import STRAIGHT
 from benchmarks.measure import table
 from fmnist import options
-from fmnist.errors import Refused, run
+from fmnist.errors import Refused, run_main
 
 SIDE_BY_SIDE = 2  # processes, and workers of the cluster
 SEEDS = 10  # of each combination
@@ -203,4 +203,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run_main(main))

@@ -28,7 +28,7 @@ from benchmarks.measure import ROOT, spread, table
 from benchmarks.speedrun import report_speedrun
 from fmnist import device, evaluation, learners, options, trials
 from fmnist.config import Network, Recipe
-from fmnist.errors import run
+from fmnist.errors import run_main
 from fmnist.trials import Trial
 
 FEW = 2000  # training images of networks that are trained to be drawn
@@ -197,4 +197,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run_main(main))

@@ -184,7 +184,7 @@ def _stored(folder: Path, images: np.ndarray) -> list[StoredTrial]:
         record = trials.read_record(place)
         if record is None:
             raise Refused(f"--compare {folder}: {place.name} is missing or damaged there; --resume that run")
-        if "part judged" not in record["settings"]["data"]:  # an auditor is not of the networks compared
+        if not trials.is_auditor(record):  # which is not of the networks compared
             kept.append(StoredTrial(place, record, images))
     if not kept:
         raise Refused(f"--compare {folder}: that run has trained no network; leave it out")

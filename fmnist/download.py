@@ -17,10 +17,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fmnist.errors import Refused
 from fmnist.files import atomic_write, remove_partial
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Log = Callable[[str], None]
 

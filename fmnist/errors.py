@@ -32,7 +32,7 @@ class Stopped(BaseException):
         self.advice = "nothing was in training"
 
 
-def run(main: Callable[[], None]) -> int:
+def run_main(main: Callable[[], None]) -> int:
     """Call `main` and return the exit code of the process; expected errors become one line on standard error."""
     _catch_signals()
     for name in ("stdout", "stderr"):

@@ -44,16 +44,16 @@ class Run:
         folder = Path(folder)
         # The run before is moved to a place beside the folder itself: beside a link is perhaps another disk.
         self.folder, self.options = Path(os.path.realpath(folder)) if folder.is_symlink() else folder, options
-        self.kept, self.results = self.folder / "checkpoints", self.folder / ".results"
+        self.checkpoints, self.results = self.folder / "checkpoints", self.folder / ".results"
         self.trainings: dict[str, dict] = {}  # settings of each trial, by name
         self.digests: dict[str, str] = {}  # of the data set's parts
         self._publish()  # of a run that was killed just then
-        self.resume = resume and not (may_begin and not (self.kept / "run.json").exists())
+        self.resume = resume and ((self.checkpoints / "run.json").exists() or not may_begin)
         if self.resume:
-            self.notes = _read(self.kept / "run.json")
+            self.notes = _read(self.checkpoints / "run.json")
             if self.notes is None:
                 raise Refused(
-                    f"--resume: there is no run to resume in {self.kept}, whose run.json is missing or damaged; "
+                    f"--resume: there is no run to resume in {self.checkpoints}, whose run.json is missing or damaged; "
                     "leave it out to start anew"
                 )
             forgotten = {*FORGOTTEN, *(SPREAD if options.keys() & SPREAD else ())}
@@ -110,11 +110,11 @@ class Run:
         """More epochs may be asked for, unless it is finished or its schedule was laid out over their number."""
         if setting != "epochs" or training.get("schedule") in LENGTH_MATTERS or name in self._finished():
             return False
-        return training["epochs"] >= Checkpoints(self.kept, name, {}).epochs
+        return training["epochs"] >= Checkpoints(self.checkpoints, name, {}).epochs
 
     def _finished(self) -> set[str]:
         """The names of the trials that have finished."""
-        return {path.parent.name for path in self.kept.glob(f"*/{RECORD}")}
+        return {path.parent.name for path in self.checkpoints.glob(f"*/{RECORD}")}
 
     @property
     def is_trained(self) -> bool:
@@ -147,18 +147,18 @@ class Run:
         if not self.resume:
             self._set_checkpoints_aside()
             self.notes = {"format": FORMAT, "files": {}}
-            self.kept.mkdir()
+            self.checkpoints.mkdir()
         if not self.is_trained:
             if self.notes["files"]:  # more seeds: as the former run it is to be whole
                 self._copy_checkpoints(self.folder / "checkpoints.finished")
             options = {name: value for name, value in self.options.items() if name not in FORGOTTEN}
             self.notes |= {"options": options, "trainings": self.trainings, "data": self.digests, "files": {}}
-        write_json(self.kept / "run.json", self.notes)
+        write_json(self.checkpoints / "run.json", self.notes)
         self.results.mkdir()
 
     def _check_former_can_be_moved(self) -> None:
         """Raise Refused if what the former run has left here could not be set aside when this one has finished."""
-        notes = _read(self.kept / "run.json")
+        notes = _read(self.checkpoints / "run.json")
         is_finished = notes is not None and bool(notes["files"])
         if not (self._former() or is_finished or (self.folder / "checkpoints.finished").exists()):
             return
@@ -173,7 +173,7 @@ class Run:
 
     def _copy_checkpoints(self, place: Path) -> None:
         try:
-            shutil.copytree(self.kept, place, dirs_exist_ok=True)
+            shutil.copytree(self.checkpoints, place, dirs_exist_ok=True)
         except shutil.Error as error:  # which lists, for each file, where from, where to, and why not
             reason = error.args[0][0][2]
             shutil.rmtree(place, ignore_errors=True)  # half of it would be taken for the whole
@@ -183,18 +183,19 @@ class Run:
 
     def _set_checkpoints_aside(self) -> None:
         """Keep the checkpoints that stand here: with the finished run whose they are, else as of an unfinished one."""
-        if not self.kept.exists():
+        if not self.checkpoints.exists():
             return
-        former, finished = _read(self.kept / "run.json"), self.folder / "checkpoints.finished"
+        former, finished = _read(self.checkpoints / "run.json"), self.folder / "checkpoints.finished"
         if former is not None and former["files"]:
             shutil.rmtree(finished, ignore_errors=True)
-            self.kept.replace(finished)
-        elif any(self.kept.glob("*/*.pt")):
+            self.checkpoints.replace(finished)
+        elif any(self.checkpoints.glob("*/*.pt")):
             aside = _free(self.folder / "checkpoints.unfinished")
-            self.kept.replace(aside)
-            print(f"checkpoints of an unfinished run are kept in {aside}; moved to {self.kept}, they can be resumed")
+            self.checkpoints.replace(aside)
+            what = f"checkpoints of an unfinished run are kept in {aside}"
+            print(f"{what}; moved to {self.checkpoints}, they can be resumed")
         else:
-            shutil.rmtree(self.kept)
+            shutil.rmtree(self.checkpoints)
 
     @property
     def threads(self) -> int | None:
@@ -218,7 +219,7 @@ class Run:
                 _move(path, self.folder)
             self.results.rmdir()
             made = {name: files[name] for name in missing if name in files}
-            write_json(self.kept / "run.json", self.notes | {"files": self.notes["files"] | made})
+            write_json(self.checkpoints / "run.json", self.notes | {"files": self.notes["files"] | made})
             print(f"made again, as they were missing: {', '.join(missing)}")
             return
         write_json(self.results / "run.json", self.notes | {"files": files})
@@ -233,9 +234,9 @@ class Run:
             shutil.rmtree(moving, ignore_errors=True)  # what of the former run could not be moved, on Windows
             finished.replace(moving)
         if moving.exists():
-            self.kept.mkdir(exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
             for path in sorted(moving.iterdir()):
-                _move(path, self.kept if path.name == "run.json" else self.folder)
+                _move(path, self.checkpoints if path.name == "run.json" else self.folder)
             if not any(moving.iterdir()):
                 moving.rmdir()
 

@@ -330,7 +330,7 @@ def without_diverged(
 # The plan: what is to be trained, before the first is
 
 
-class Plan(NamedTuple):
+class Estimate(NamedTuple):
     """What a study amounts to."""
 
     combinations: int
@@ -345,7 +345,7 @@ class Plan(NamedTuple):
         return f"study: {counts}; about {_duration(self.seconds)} of training, one trial after the other"
 
 
-def plan(recipe: Recipe, seeds: int, dataset: "FashionMNIST", machine: "Machine") -> Plan:
+def estimate(recipe: Recipe, seeds: int, dataset: "FashionMNIST", machine: "Machine") -> Estimate:
     """Count the trials of a study, and estimate their time from a few steps of each network that differs in speed."""
     counts, seconds = [], 0.0
     by_speed: dict[str, list[Network]] = {}
@@ -356,7 +356,7 @@ def plan(recipe: Recipe, seeds: int, dataset: "FashionMNIST", machine: "Machine"
         parameters, step = _measured(alike[0], dataset, machine, budget)
         counts.append(parameters)
         seconds += step * seeds * sum(_steps(network, dataset) for network in alike)
-    return Plan(len(recipe.networks), len(recipe.networks) * seeds, (min(counts), max(counts)), seconds)
+    return Estimate(len(recipe.networks), len(recipe.networks) * seeds, (min(counts), max(counts)), seconds)
 
 
 def _speed(network: Network) -> str:

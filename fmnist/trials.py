@@ -44,7 +44,7 @@ class Trial:
     release: str  # of the data set
     digests: Mapping[str, str]  # of the data set's parts
     machine: Machine
-    run_folder: Path  # RECIPE/checkpoints
+    checkpoints_folder: Path  # RECIPE/checkpoints
     part: int | None = None  # of the training images: what it does not learn from but judges, in an audit
 
     @property
@@ -55,7 +55,7 @@ class Trial:
     @property
     def folder(self) -> Path:
         """Where its checkpoints and its results are."""
-        return self.run_folder / self.name
+        return self.checkpoints_folder / self.name
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -66,7 +66,7 @@ class Trial:
     @property
     def checkpoints(self) -> Checkpoints:
         """Where its training is saved."""
-        return Checkpoints(self.run_folder, self.name, self.settings)
+        return Checkpoints(self.checkpoints_folder, self.name, self.settings)
 
     def is_finished(self) -> bool:
         """Whether its results are there."""
@@ -75,7 +75,12 @@ class Trial:
         return record is not None and record["settings"] == settings and zipfile.is_zipfile(self.folder / PREDICTIONS)
 
 
-def plan(recipe: Recipe, seeds: int, dataset: FashionMNIST, machine: Machine, run_folder: Path) -> list[Trial]:
+def is_auditor(record: metrics.Record) -> bool:
+    """Whether it is of one of an audit's networks."""
+    return "part judged" in record["settings"]["data"]
+
+
+def plan(recipe: Recipe, seeds: int, dataset: FashionMNIST, machine: Machine, checkpoints_folder: Path) -> list[Trial]:
     """Every network of `recipe` with each of its seeds, and its auditors, one for each part of the training images.
 
     Raises Refused if one would have nothing to learn from.
@@ -84,7 +89,7 @@ def plan(recipe: Recipe, seeds: int, dataset: FashionMNIST, machine: Machine, ru
         data.training_data(dataset, network.training.validation, network.training.seed)
     if recipe.auditors:
         data.without_part(dataset, 0)
-    common = recipe.name, dataset.release, dataset.digests(), machine, Path(run_folder).absolute()
+    common = recipe.name, dataset.release, dataset.digests(), machine, Path(checkpoints_folder).absolute()
     auditors = [Trial(network, *common, part=part) for part, network in enumerate(recipe.auditors)]
     return [Trial(network, *common) for network in recipe.trainings(seeds)] + auditors
 
@@ -119,7 +124,7 @@ class _Watched(Checkpoints):
     """Checkpoints of a trial that somebody may have given up."""
 
     def __init__(self, trial: Trial, is_wanted: Callable[[], bool]) -> None:
-        super().__init__(trial.run_folder, trial.name, trial.settings)
+        super().__init__(trial.checkpoints_folder, trial.name, trial.settings)
         self.is_wanted = is_wanted
 
     def save(self, epoch: int, *state: Any) -> None:

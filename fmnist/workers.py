@@ -264,7 +264,7 @@ def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: 
                 raise Failed(PROCESS_LOST) from None
             future.add_done_callback(lambda future, trial=trial: ended.put((trial, future)))
     failures: dict[str, Exception] = {}
-    with Progress(left) as progress:
+    with ProgressBar(left) as progress:
         for trial, future in _as_they_end(ended, progress):
             try:
                 progress.say(*future.result())
@@ -282,7 +282,7 @@ def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: 
     return failures
 
 
-def _as_they_end(ended: queue.SimpleQueue, progress: "Progress") -> Iterator[tuple[Trial, Future]]:
+def _as_they_end(ended: queue.SimpleQueue, progress: "ProgressBar") -> Iterator[tuple[Trial, Future]]:
     """Yield every trial of `progress` when it has ended, and show how far all have come in between."""
     while progress.left:
         try:
@@ -291,7 +291,7 @@ def _as_they_end(ended: queue.SimpleQueue, progress: "Progress") -> Iterator[tup
             progress.look()
 
 
-class Progress:
+class ProgressBar:
     """One line for all trials: how many have ended, how many epochs are trained, and how long the rest will take.
 
     In a terminal it stays in its place; in a file or pipe a line is printed each time a twentieth of the trials has
@@ -301,14 +301,14 @@ class Progress:
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.left = {trial.name: trial for trial in trials}
         self.count = len(trials)
-        self.epochs = {trial.name: Checkpoints(trial.run_folder, trial.name, {}).epochs for trial in trials}
+        self.epochs = {trial.name: Checkpoints(trial.checkpoints_folder, trial.name, {}).epochs for trial in trials}
         total = sum(trial.network.training.epochs for trial in trials)
         before = sum(self.epochs.values())
         self.bar = tqdm(total=total, initial=before, unit="epoch", smoothing=0, leave=False, disable=None)
         self.begun = time.monotonic()
         self.before, self.total, self.trained = before, total, before
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -317,7 +317,7 @@ class Progress:
     def look(self) -> None:
         """Look on disk how far the trials have come that are under way."""
         for name, trial in islice(self.left.items(), WATCHED):
-            self._note(name, Checkpoints(trial.run_folder, name, {}).epochs)
+            self._note(name, Checkpoints(trial.checkpoints_folder, name, {}).epochs)
         self.bar.refresh()
 
     def finished(self, trial: Trial) -> None:

@@ -55,7 +55,7 @@ def run_here(capfd, monkeypatch):
 
     def call(arguments, main=fashionmnist.main) -> subprocess.CompletedProcess:
         capfd.readouterr()
-        exit_code = errors.run(lambda: main([str(word) for word in arguments]))
+        exit_code = errors.run_main(lambda: main([str(word) for word in arguments]))
         return subprocess.CompletedProcess(arguments, exit_code, *capfd.readouterr())
 
     yield call

@@ -54,7 +54,7 @@ def raising(error: BaseException):
     ],
 )
 def test_an_expected_error_is_one_line(capsys, error, exit_code, line):
-    assert errors.run(raising(error)) == exit_code
+    assert errors.run_main(raising(error)) == exit_code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(line)
@@ -64,12 +64,12 @@ def test_an_expected_error_is_one_line(capsys, error, exit_code, line):
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("x"), KeyError("x")])
 def test_what_nobody_expected_is_not_hidden(error):
     with pytest.raises(type(error)):
-        errors.run(raising(error))
+        errors.run_main(raising(error))
 
 
 def test_success_and_help_exit_with_0(capsys):
-    assert errors.run(lambda: None) == 0
-    assert errors.run(raising(SystemExit(0))) == 0
+    assert errors.run_main(lambda: None) == 0
+    assert errors.run_main(raising(SystemExit(0))) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -77,7 +77,7 @@ def test_stopped_says_how_to_go_on_and_no_library_can_swallow_it(capsys):
     stop = Stopped(signal.SIGTERM)
     stop.advice = "to go on: --resume"
     assert not isinstance(stop, Exception)
-    assert errors.run(raising(stop)) == 143
+    assert errors.run_main(raising(stop)) == 143
     assert capsys.readouterr().err == "stopped: to go on: --resume\n"
 
 
@@ -96,7 +96,7 @@ def main():
     assert list(tqdm(range(3), disable=None)) == [0, 1, 2]
     {raised or "pass"}
 
-errors.leave(errors.run(main))
+errors.leave(errors.run_main(main))
 """
     done = subprocess.run(["sh", "-c", '"$0" -c "$1" 2>&-', sys.executable, program], cwd=ROOT, timeout=60)
     assert done.returncode == exit_code
@@ -115,7 +115,7 @@ PRINTS = ["print('word\\n' * 9)", "sys.stdout.write('word')"]  # the second is l
 
 def start(body: str, stdout=subprocess.PIPE) -> subprocess.Popen:
     """Start an interpreter whose `main` has this `body`."""
-    program = f"import sys, time; from fmnist import errors\ndef main(): {body}\nsys.exit(errors.run(main))"
+    program = f"import sys, time; from fmnist import errors\ndef main(): {body}\nsys.exit(errors.run_main(main))"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True

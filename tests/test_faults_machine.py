@@ -157,11 +157,11 @@ def test_a_picture_that_finds_no_room_fails_by_its_name(tmp_path, capfd):
         with style.sheet(picture, 4, 3, "a title") as figure:
             figure.subplots().plot([1, 2, 3])
 
-    assert errors.run(draw) == 0
+    assert errors.run_main(draw) == 0
     before = picture.read_bytes()
     assert len(before) > 5000
     with largest_file(5000):
-        assert errors.run(draw) == 1
+        assert errors.run_main(draw) == 1
     assert f"error: {picture}: {os.strerror(errno.EFBIG)}" in capfd.readouterr().err
     assert picture.read_bytes() == before
     assert not strays(tmp_path)

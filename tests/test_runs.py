@@ -46,7 +46,7 @@ def train(run: Run, epochs: int = 2, finished: bool = True) -> None:
     mark = f"lr {next(iter(run.trainings.values()))['training']['lr']}"
     run.start()
     for name in run.trainings:
-        kept = Checkpoints(run.kept, name, run.trainings[name])
+        kept = Checkpoints(run.checkpoints, name, run.trainings[name])
         done = len((kept.newest() or {"history": []})["history"])
         for epoch in range(done, epochs + 1) if done < epochs else ():
             kept.save(epoch, {"model": {"w": torch.ones(2)}, "optimizer": torch.ones(99)}, [{}] * epoch, {})

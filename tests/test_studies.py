@@ -305,11 +305,11 @@ def test_the_plan_counts_trials_and_parameters_and_takes_time_to_grow_with_epoch
     dataset = dataset._replace(train_labels=dataset.train_labels.long(), test_labels=dataset.test_labels.long())
     machine = Machine(torch.device("cpu"), "fp32")
     recipe = study("classic", "hidden=4,8", "lr=0.001,0.01", models=["ffn"], epochs=2)
-    plan = studies.plan(recipe, 3, dataset, machine)
+    plan = studies.estimate(recipe, 3, dataset, machine)
     assert (plan.combinations, plan.trials) == (4, 12)
     assert plan.parameters == (785 * 4 + 5 * 10, 785 * 8 + 9 * 10)
     assert 0 < plan.seconds < 60
-    longer = studies.plan(study("classic", "hidden=4,8", models=["ffn"], epochs=1000), 3, dataset, machine)
+    longer = studies.estimate(study("classic", "hidden=4,8", models=["ffn"], epochs=1000), 3, dataset, machine)
     assert longer.seconds > 20 * plan.seconds
     assert str(plan).startswith("study: 4 combinations, 12 trials, 3,190 to 6,370 parameters; about ")
 

@@ -246,7 +246,7 @@ def _main(job: dict[str, Any]) -> int:
     for patch in job["patches"]:
         exec(patch, names)
     sys.argv = [f"{job['script']}.py", *job["arguments"]]
-    return errors.run(script.main)
+    return errors.run_main(script.main)
 
 
 if __name__ == "__main__":
