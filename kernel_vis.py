@@ -13,6 +13,7 @@ network runs.
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -86,7 +87,8 @@ def known_networks() -> list["Network"]:
 def pictures_folder(asked: argparse.Namespace, weights: Path, recipe: str) -> Path:
     """Where pictures go: into the run's folder, if it is one in --output-dir, else into that of the recipe."""
     beside = weights.resolve().parent
-    is_named_run = beside.parent == asked.output_dir.resolve() and (beside / "checkpoints" / "run.json").exists()
+    is_run = (beside / "checkpoints" / "run.json").exists()
+    is_named_run = is_run and beside.parent == Path(os.path.realpath(asked.output_dir))
     usual = asked.recipe or (beside.name if is_named_run else recipe if recipe in RECIPES else DEFAULT)
     return asked.output_dir / (asked.name or usual)
 

@@ -4,6 +4,7 @@ Trials of equal settings are one network from several seeds, whatever runs they 
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,13 +163,14 @@ def read(folders: Iterable[Path], dataset: FashionMNIST) -> Compared:
     Raises Refused, naming the folder, where it holds no finished run, where runs were trained or tested on other data
     than each other or than `dataset`, and where there is but one network.
     """
-    found: dict[Path, None] = {}
-    for folder in map(Path, folders):
-        if folder.resolve() in found:
+    places: list[Path] = []
+    for folder in folders:
+        place = Path(os.path.realpath(folder))  # which, unlike resolve, takes a loop of links as it is
+        if place in places:
             raise Refused(f"--compare {folder}: stands there twice; name it once")
-        found[folder.resolve()] = None
+        places.append(place)
     images = dataset.test_images.cpu().numpy()
-    stored = [trial for folder in found for trial in _stored(folder, images)]
+    stored = [trial for place in places for trial in _stored(place, images)]
     _check_data(stored, dataset)
     merged, notes = _merged(stored)
     if len(merged) < 2:

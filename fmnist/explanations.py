@@ -18,6 +18,7 @@ from fmnist.errors import Refused
 
 WINDOW, STRIDE = 4, 2  # pixels: what occlusion covers at a time, and how far it moves on; 28 is a whole number of moves
 FEWEST_STEPS, MOST_STEPS = 64, 128  # from black to the image, at which integrated gradients takes the gradient
+INTEGRATED_GRADIENTS = "Integrated gradients"
 COMPLETE = 0.02  # an error of integrated gradients that is small, in parts of the largest change of score
 AT_ONCE = 128  # images in one pass, to bound the memory
 
@@ -51,8 +52,8 @@ class Explanation(NamedTuple):
     def completeness(self) -> str:
         """How complete integrated gradients are, in words."""
         worst, largest = np.abs(self.errors).max(), np.abs(self.changes).max()
-        share = f" ({worst / largest:.2%})" if largest else ""
-        return f"completeness error {worst:.2g} of a change of score of {largest:.3g}{share}"
+        fraction = f" ({worst / largest:.2%})" if largest else ""
+        return f"completeness error {worst:.2g} of a change of score of {largest:.3g}{fraction}"
 
 
 def classes_to_explain(probabilities: np.ndarray, asked: int | None = None) -> list[int]:
@@ -123,7 +124,7 @@ def integrated_gradients(model: nn.Module, images: Tensor, targets: Tensor) -> C
             break
         steps *= 2
     told = "what each pixel adds to the score on the way from a black image to this one; all of them, the whole change"
-    method = Method("Integrated gradients", told, maps.detach().numpy())
+    method = Method(INTEGRATED_GRADIENTS, told, maps.detach().numpy())
     return Completed(method, errors.detach().numpy(), changes.numpy())
 
 

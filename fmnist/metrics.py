@@ -275,6 +275,11 @@ class Metrics(TypedDict):
     notes: list[str]
 
 
+def looked_into(metrics: Metrics) -> list[str]:
+    """The networks that are looked into one by one: of a study the best on validation alone."""
+    return [metrics["study"]["best"]] if "study" in metrics else list(metrics["models"])
+
+
 class Record(TypedDict):
     """The content of trial.json: what is kept of one trial beside its predictions; see `fmnist.trials`."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.captions import alternative, caption
 from fmnist.files import atomic_write, plain, write_text
-from fmnist.metrics import mean_of
+from fmnist.metrics import looked_into, mean_of
 from fmnist.report import (
     Column,
     accuracy_text,
@@ -87,7 +87,8 @@ def write_report(
     Raises OSError, naming the file, if a figure cannot be read or `path` not written.
     """
     metrics = plain(metrics)
-    rows, sprite = _embed(_shown(metrics), predictions)
+    networks = looked_into(metrics)
+    rows, sprite = _embed(networks, predictions)
     pictures = _pictures(figures, metrics, predictions)
     columns, effects = results_columns(metrics), effects_columns(metrics)
     page = environment().get_template("report.html.j2")
@@ -103,17 +104,12 @@ def write_report(
         remarks=remarks(metrics),
         statistics=statistics_columns(metrics),
         pictures=pictures[None],
-        sections=[_section(metrics, name, pictures[name], classes, name in predictions) for name in _shown(metrics)],
+        sections=[_section(metrics, name, pictures[name], classes, name in predictions) for name in networks],
         classes=list(classes),
         sprite=sprite,
         embedded={"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), "images": plain(rows)},
     )
     write_text(path, text)
-
-
-def _shown(metrics: "Metrics") -> list[str]:
-    """The networks that have a section of their own: of a study the best on validation alone."""
-    return [metrics["study"]["best"]] if "study" in metrics else list(metrics["models"])
 
 
 def add_figures(path: Path | str, figures: Iterable[tuple[str, Path | str]]) -> None:

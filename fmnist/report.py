@@ -436,10 +436,10 @@ def _audit(metrics: "Metrics") -> list[str]:
 
     audit = metrics["audit"]
     training, test = audit["training"], audit["test"]
-    found = f"{training['suspected']:,} training and {test['suspected']:,} test images"
+    suspects = f"{training['suspected']:,} training and {test['suspected']:,} test images"
     near = f"{audit['near_pairs']:,} pairs, {audit['near_pairs_across']:,} of them of a training and a test image"
     return [
-        f"Labels that look wrong by confident learning: {found} (audit_training.png, audit_test.png)",
+        f"Labels that look wrong by confident learning: {suspects} (audit_training.png, audit_test.png)",
         f"Training images, each judged by a network that had not seen it: {_without_suspects(training)}",
         f"Test images, averaged over the networks, each judged by the other four: {_without_suspects(test)}; similar "
         "networks share mistakes, so wrong labels explain less than this",
@@ -451,9 +451,9 @@ def _audit(metrics: "Metrics") -> list[str]:
 def _without_suspects(part: "AuditedScore") -> str:
     """Such as "310 of 880 mistakes (35 %) are such images; accuracy 91.20 %, 94.10 % with them left out"."""
     suspected, mistakes = part["mistakes_suspected"], part["mistakes"]
-    share = f" ({100 * suspected / mistakes:.0f} %)" if mistakes else ""
+    fraction = f" ({100 * suspected / mistakes:.0f} %)" if mistakes else ""
     accuracies = f"accuracy {_percent(part['accuracy'])} %, {_percent(part['accuracy_without'])} % with them left out"
-    return f"{suspected:,.0f} of {mistakes:,.0f} mistakes{share} are such images; {accuracies}"
+    return f"{suspected:,.0f} of {mistakes:,.0f} mistakes{fraction} are such images; {accuracies}"
 
 
 def _gap(comparison: "Comparison") -> str:

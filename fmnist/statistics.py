@@ -189,7 +189,7 @@ def compare(pairs: Sequence[tuple[str, str]], runs: dict[str, list[Scored]]) -> 
 
 
 def _differences(a: list[Scored], b: list[Scored]) -> np.ndarray:
-    return np.array([right.test_accuracy - left.test_accuracy for left, right in zip(a, b, strict=True)])
+    return np.array([of_b.test_accuracy - of_a.test_accuracy for of_a, of_b in zip(a, b, strict=True)])
 
 
 def _compare_networks(a: str, b: str, runs: dict[str, list[Scored]]) -> "Comparison":

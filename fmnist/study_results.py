@@ -120,9 +120,9 @@ def change(own: Mapping[str, str], values: Mapping[str, str]) -> str:
 def combinations(metrics: "Metrics") -> list[Combination]:
     """The combinations of a study: the one that each other is compared with first, then by validation accuracy."""
     by_other = {comparison["b"]: comparison for comparison in metrics["comparisons"]}
-    found = [_combination(name, model, by_other.get(name)) for name, model in metrics["models"].items()]
+    rows = [_combination(name, model, by_other.get(name)) for name, model in metrics["models"].items()]
     first, best = reference(metrics["study"]), metrics["study"]["best"]
-    return sorted(found, key=lambda one: (one.name != first, one.name != best, -one.validation.mean))
+    return sorted(rows, key=lambda one: (one.name != first, one.name != best, -one.validation.mean))
 
 
 def _combination(name: str, model: "Model", comparison: "Comparison | None") -> Combination:

@@ -225,14 +225,14 @@ def draw_explanation(
     """
     _, probabilities = activations.trace(model, sample.pixels)
     try:
-        found = explanations.explain(model, sample.pixels, explanations.classes_to_explain(probabilities, asked))
+        explained = explanations.explain(model, sample.pixels, explanations.classes_to_explain(probabilities, asked))
     except Refused as why:
         print(f"explanation.png is left out: {title}: {why}")
         return None
     about = f"{title}: explanation, {sample.title}"
-    album.add("explanation.png", about, explanation_figures.explanation, sample.pixels, found, probabilities)
-    print(f"integrated gradients: {found.completeness}", *found.left_out, sep="\n")
-    return found
+    album.add("explanation.png", about, explanation_figures.explanation, sample.pixels, explained, probabilities)
+    print(f"integrated gradients: {explained.completeness}", *explained.left_out, sep="\n")
+    return explained
 
 
 def _shortened(file: str) -> str:
