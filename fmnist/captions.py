@@ -7,7 +7,7 @@ networks a figure shows, as metrics.json has them; `statistics` is what it says 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fmnist.metrics import mean_of
+from fmnist.report import mean_of
 from fmnist.study_results import validation_accuracy
 
 if TYPE_CHECKING:

@@ -130,10 +130,16 @@ class Network:
         return self._construct()
 
     def outline(self) -> Any:
-        """Build it on the meta device, where shapes flow and nothing is computed or drawn. Raises as `build` does."""
+        """Build it on the meta device, where shapes flow and nothing is computed or drawn. Raises as `build` does.
+
+        A network of the user's own is built as it is: not all that users write can be run there, and what it draws
+        besides its weights must be what it drew when it was trained.
+        """
         import torch
 
-        with torch.device("cpu" if self.is_users_own else "meta"):  # not all that users write can be run there
+        if self.is_users_own:
+            return self.build()
+        with torch.device("meta"):
             return self._construct()
 
     def _construct(self) -> Any:
@@ -220,13 +226,13 @@ def _digest(path: str) -> str:
 @cache
 def _import_file(path: str) -> Any:
     """Import the Python file at `path`, which may import its neighbours."""
-    _digest(path)  # now, before it is read: it may be edited while the data set is fetched
     file = Path(path).resolve()
     spec = importlib.util.spec_from_file_location(f"users_own_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # as an import does: dataclasses and TorchScript look a class's module up
     sys.path.insert(0, str(file.parent))
     try:
+        _digest(path)  # now, before it is read: it may be edited while the data set is fetched
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a script without a guard around its main ends with the latter
         raise Refused(f"{path}: cannot be imported ({_in_words(error)})") from None

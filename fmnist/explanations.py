@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmnist.activations import hooked, module_of
+from fmnist.activations import hooked
 from fmnist.errors import Refused
 
 WINDOW, STRIDE = 4, 2  # pixels: what occlusion covers at a time, and how far it moves on; 28 is a whole number of moves
@@ -134,18 +134,19 @@ def last_maps(model: nn.Module, images: Tensor) -> tuple[str, nn.Module] | None:
     Maps of a single pixel say nothing of where: so ResNet-18's last block is left out for images of 32x32. None if
     there is no such layer. Of a layer that is used again the last use counts, as it does for captum.
     """
-    shapes: dict[str, tuple[int, ...]] = {}  # of the outputs, in the order of computation
+    shapes: dict[nn.Module, tuple[int, ...]] = {}  # of the outputs, in the order of computation
 
-    def note(called: str, _module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        name = called.split(" (")[0]
-        shapes.pop(name, None)
-        shapes[name] = tuple(getattr(output, "shape", ()))
+    def note(_name: str, module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        shapes.pop(module, None)
+        shapes[module] = tuple(getattr(output, "shape", ()))
 
     with hooked(model, note), torch.no_grad():
         model(images)
-    maps = [name for name, shape in shapes.items() if len(shape) == 4 and shape[2] * shape[3] > 1]
-    convolutions = [name for name in maps if isinstance(module_of(model, name), nn.Conv2d)]
-    return (maps[-1], module_of(model, maps[-1])) if convolutions else None
+    maps = [module for module, shape in shapes.items() if len(shape) == 4 and shape[2] * shape[3] > 1]
+    if not any(isinstance(module, nn.Conv2d) for module in maps):
+        return None
+    names = {module: name for name, module in model.named_modules()}
+    return names[maps[-1]], maps[-1]
 
 
 def grad_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: tuple[str, nn.Module]) -> Method:

@@ -141,7 +141,7 @@ def _computes(model: nn.Module, device: torch.device) -> bool:
         tried = copy.deepcopy(model)
         for is_training in (True, False):
             tried.train(is_training)(images)
-    except RuntimeError:
+    except Exception:  # also where it cannot be copied; what is truly wrong with it shows in its first step
         return False
     return True
 

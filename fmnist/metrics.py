@@ -147,16 +147,6 @@ class Model(Summary):
     std: NotRequired[Summary]  # sample standard deviations
 
 
-def mean_of(model: Model, key: str) -> float | None:
-    """A number of a network, the mean over its seeds if there are several; None if it has none, or none finite."""
-    return {**model, **model.get("mean", {})}.get(key)
-
-
-def std_of(model: Model, key: str) -> float | None:
-    """Its standard deviation over the seeds; None of one seed."""
-    return model.get("std", {}).get(key)
-
-
 class Comparison(TypedDict):
     """Network `b` against network `a`; see `fmnist.statistics`."""
 
@@ -273,11 +263,6 @@ class Metrics(TypedDict):
     effects: list[Effect]  # of the factors of a full factorial; empty for other recipes
     columns: list[str]  # of the results table, besides those of every recipe
     notes: list[str]
-
-
-def looked_into(metrics: Metrics) -> list[str]:
-    """The networks that are looked into one by one: of a study the best on validation alone."""
-    return [metrics["study"]["best"]] if "study" in metrics else list(metrics["models"])
 
 
 class Record(TypedDict):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.captions import alternative, caption
 from fmnist.files import atomic_write, plain, write_text
-from fmnist.metrics import looked_into, mean_of
 from fmnist.report import (
     Column,
     accuracy_text,
@@ -21,6 +20,8 @@ from fmnist.report import (
     effects_columns,
     first_seed,
     legend,
+    looked_into,
+    mean_of,
     release_warnings,
     remarks,
     results_columns,

@@ -29,7 +29,7 @@ MAX_PIXELS = 64_000_000  # the largest common camera sensors; decoding takes 1 G
 MAX_BYTES = 300_000_000  # an uncompressed file of so many pixels
 MIN_EDGE = 8  # pixels; below, there is no telling garment from background
 READ_EDGE = 1120  # longest edge of what is kept of a photograph, in pixels: 40 times the data set's
-FEW = 0.02  # the part of a picture that may be transparent in one that is no cut-out
+FEW = 0.005  # the part of a picture that is transparent at the most in one that is no cut-out: a window's corners
 TOUCHES = 0.02  # a garment that covers more than this part of a side of the picture may go on beyond it
 PALE = 0.12 * 255  # a garment that differs less from the ground, on average, may be found in part only
 ANOTHER = 0.3  # something of more than this part of the garment's area might be the garment as well
@@ -144,14 +144,23 @@ def _decode(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return `image` in a mode of eight bits a channel, RGBA if anything is transparent; 16-bit grey is scaled."""
+    """Return `image` in a mode of eight bits a channel, RGBA if it is a cut-out; 16-bit grey is scaled."""
     if image.mode.startswith(("I", "F")):
         return Image.fromarray((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        transparent = np.mean(np.asarray(image.getchannel("A")) < 128)  # a screenshot's rounded corners are a few
-        return image if transparent > FEW else image.convert("RGB")
+        is_cut_out = np.mean(np.asarray(image.getchannel("A")) < 128) > FEW
+        return image if is_cut_out else _filled(image)
     return image.convert("RGB") if image.mode in ("1", "P") else image
+
+
+def _filled(image: Image.Image) -> Image.Image:
+    """Lay an RGBA image, of which little is transparent, on the median colour of its edge, in RGB."""
+    pixels = np.asarray(image)
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = np.median(edge[edge[:, 3] >= 128, :3] if (edge[:, 3] >= 128).any() else edge[:, :3], axis=0)
+    ground = Image.new("RGBA", image.size, (round(red), round(green), round(blue)))
+    return Image.alpha_composite(ground, image).convert("RGB")
 
 
 def _reduced(image: Image.Image, edge: int) -> Image.Image:

@@ -11,9 +11,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fmnist.config import REPRODUCTION_SEEDS
+from fmnist.config import REPRODUCTION_SEEDS, TrainConfig
 from fmnist.files import plain
-from fmnist.metrics import mean_of, std_of
 from fmnist.study_results import change, combinations
 
 if TYPE_CHECKING:
@@ -55,8 +54,6 @@ def changes_of_network(network: "Network", config: "Mapping[str, Mapping[str, An
 
     A training setting that was not there yet had its default; one that is no longer there is not asked about.
     """
-    from fmnist.config import TrainConfig
-
     now, then, training = network.settings, config["network"], asdict(TrainConfig()) | config["training"]
     pairs = [(now["network"], then), (now["training"], {key: training[key] for key in now["training"]})]
     return [
@@ -167,7 +164,9 @@ WARNINGS = {  # by release of the data set
 HEADERS = {"pixel deviation": "pixel standard deviation"}  # of the data set's statistics, where not as in metrics.json
 CLASS_COUNT = 10
 MOST_NAMED = 8  # combinations of a study, in a sentence
-TOO_FEW_SEEDS = f"Fewer than {REPRODUCTION_SEEDS} seeds: no verdict on the published figures (--seeds 5)"
+TOO_FEW_SEEDS = (
+    f"Fewer than {REPRODUCTION_SEEDS} seeds: no verdict on the published figures (--seeds {REPRODUCTION_SEEDS})"
+)
 
 
 def results_table(metrics: "Metrics") -> str:
@@ -251,6 +250,16 @@ def _measured_and_published(measure: Measure, models: "Sequence[Model]") -> list
     return columns
 
 
+def mean_of(model: "Model", key: str) -> float | None:
+    """A number of a network, the mean over its seeds if there are several; None if it has none, or none finite."""
+    return {**model, **model.get("mean", {})}.get(key)
+
+
+def std_of(model: "Model", key: str) -> float | None:
+    """Its standard deviation over the seeds; None of one seed."""
+    return model.get("std", {}).get(key)
+
+
 def _with_std(model: "Model", key: str, write: Callable[[float], str]) -> str:
     measured, std = mean_of(model, key), std_of(model, key)
     return cell(measured, write) if std is None else f"{write(measured)} ± {write(std)}"
@@ -293,6 +302,11 @@ def remarks(metrics: "Metrics") -> list[str]:
         *source,
         *map(str, metrics["notes"]),
     ]
+
+
+def looked_into(metrics: "Metrics") -> list[str]:
+    """The networks that are looked into one by one: of a study the best on validation alone."""
+    return [metrics["study"]["best"]] if "study" in metrics else list(metrics["models"])
 
 
 def release_warnings(metrics: "Metrics") -> list[str]:

@@ -162,10 +162,11 @@ class Run:
         is_finished = notes is not None and bool(notes["files"])
         if not (self._former() or is_finished or (self.folder / "checkpoints.finished").exists()):
             return
+        what = "the run before" if is_finished else "what stands in it"
         if not os.access(self.folder.parent, os.W_OK):
-            raise Refused(f"{self.folder.parent}: cannot be written, to keep the run before; name another --output-dir")
+            raise Refused(f"{self.folder.parent}: cannot be written, to keep there {what}; name another --output-dir")
         if os.path.ismount(self.folder):
-            raise Refused(f"{self.folder}: is a disk of its own, and keeps the run before; name another --output-dir")
+            raise Refused(f"{self.folder}: is a disk of its own, and keeps {what}; name another --output-dir")
 
     def _former(self) -> list[Path]:
         """What stands here beside checkpoints and the results under way: the former run's, or others' files."""

@@ -333,7 +333,7 @@ def reproduction(key: str, published: float, values: Sequence[float]) -> "Reprod
 
     It is "reproduced" inside the 95 % prediction interval for one more seed; where the measured ones are better than
     that, it is "exceeded". Better is lower for a loss, and higher for an accuracy. "parameters" must be equal. From
-    fewer than five seeds, whose interval would hold almost any figure, there is no verdict.
+    fewer than REPRODUCTION_SEEDS, whose interval is too wide to tell much, there is no verdict.
     """
     n = len(values)
     if key == "parameters":

@@ -327,7 +327,7 @@ def without_diverged(
     return replace(recipe, networks=networks, factors=(), notes=(*recipe.notes, note)), left
 
 
-# The plan: what is to be trained, before the first is
+# The estimate: what is to be trained, before the first is
 
 
 class Estimate(NamedTuple):

@@ -172,6 +172,26 @@ def test_a_file_that_holds_no_network_is_refused_in_one_line(content, words, tmp
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_may_not_be_read_is_refused_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "my_net.py").write_text(NET)
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(Refused, match=r"my_net.py: cannot be imported \(PermissionError"):
+        own(tmp_path, content=None).checked()
+
+
+def test_what_a_network_draws_besides_its_weights_is_the_same_whenever_it_is_built(tmp_path):
+    (network,) = own(
+        tmp_path, NET.replace("super().__init__()", "super().__init__(); self.fixed = torch.randn(9)")
+    ).networks
+    fixed = network.build().fixed
+    torch.rand(5)
+    assert torch.equal(network.outline().fixed, fixed)
+
+
 @pytest.mark.parametrize("word", ["my_net.py", "my_net:Net", "my_net.py:", "my_net.py:a b", ":Net", "os:system", ""])
 def test_a_network_is_named_by_file_and_class(word):
     with pytest.raises(Refused, match=r"--network .*name a file and a class in it, as in my_net\.py:Net"):

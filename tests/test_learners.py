@@ -1,6 +1,7 @@
 """What a learner does with its settings: learning rates, optimizers, augmentation, dropout and precision."""
 
 import math
+import threading
 from dataclasses import fields
 
 import numpy as np
@@ -263,7 +264,18 @@ class Caching(Viewing):
         return self.output((self.conv(self.pixels(images)) * self.scale).flatten(1))
 
 
-@pytest.mark.parametrize(("network", "layout"), [(Viewing, "own"), (ViewingToLearn, "own"), (Caching, "channels last")])
+class Uncopyable(Viewing):
+    """A network that holds what cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("network", "layout"),
+    [(Viewing, "own"), (ViewingToLearn, "own"), (Caching, "channels last"), (Uncopyable, "own")],
+)
 def test_a_network_that_flattens_by_view_learns_in_torchs_own_layout(network, layout):
     own = learner(TrainConfig(lr=0.01), network())
     assert own.model.conv.weight.stride() == {"own": (9, 9, 3, 1), "channels last": (9, 1, 3, 1)}[layout]

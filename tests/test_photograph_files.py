@@ -78,7 +78,7 @@ def test_a_picture_of_which_nothing_is_transparent_is_prepared_as_without_that_c
     assert np.array_equal(prepared(tmp_path / "LA.png"), plain)
     rounded = picture.convert("RGBA")
     for corner in ((0, 0), (0, 119), (119, 0), (119, 119)):
-        rounded.putpixel(corner, (150, 150, 150, 0))
+        rounded.putpixel(corner, (0, 0, 0, 0))
     rounded.save(tmp_path / "rounded.png")
     assert np.array_equal(prepared(tmp_path / "rounded.png"), plain), "as screenshots of windows are"
 

@@ -425,7 +425,7 @@ def test_list_tells_recipes_and_published_figures(run_here):
 def test_real_data_pass_the_bar_after_one_epoch(real_folder, tmp_path):
     """What both networks must reach in the end, 80 %, they reach in their first epoch, and the CNN is ahead."""
     folders = ("--data-dir", real_folder, "--output-dir", tmp_path)
-    done = measure.run(sys.executable, ROOT / "fashionmnist.py", "--epochs", 1, *folders)
+    done = measure.run(sys.executable, ROOT / "fashionmnist.py", "--epochs", 1, "--device", "cpu", *folders)
     # In MB, of torch and the pictures too: classic is to run on a small machine. More epochs take no more
     # (docs/performance.md).
     assert done.megabytes is None or done.megabytes < 1_250

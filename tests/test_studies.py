@@ -300,7 +300,7 @@ def test_reading_an_option_asks_only_for_options():
 # The plan
 
 
-def test_the_plan_counts_trials_and_parameters_and_takes_time_to_grow_with_epochs(made_up):
+def test_the_estimate_counts_trials_and_parameters_and_takes_time_to_grow_with_epochs(made_up):
     dataset = data.FashionMNIST(*map(torch.from_numpy, made_up), "made up")
     dataset = dataset._replace(train_labels=dataset.train_labels.long(), test_labels=dataset.test_labels.long())
     machine = Machine(torch.device("cpu"), "fp32")

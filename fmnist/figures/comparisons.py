@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
 
 from fmnist.figures.style import BLUE, GREY, INK, VERMILION, legend_below, looks, sheet
-from fmnist.metrics import Effect, Model, mean_of, std_of
-from fmnist.report import effect_name
+from fmnist.metrics import Effect, Model
+from fmnist.report import effect_name, mean_of, std_of
 
 COSTS = {
     "parameters": "parameters",
