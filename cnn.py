@@ -13,6 +13,7 @@ from fmnist.layers import MEAN, STD, Dropout, Pixels, without_scale
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": partial(nn.LeakyReLU, 0.1)}  # its slope below zero
 POOLS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+DENSE_NORMS = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
 
 
 class CNN(nn.Module):
@@ -47,7 +48,7 @@ class CNN(nn.Module):
                  bias, and in the dense layers as well; or None
     identity     whether convolutions start as the identity, and hand on their input until they learn better
     cosines      whether the first convolution's kernels are cosines, and do not learn: see `cosine_kernels`
-    dense_norm   layer norm after each dense layer's activation
+    dense_norm   "layer" or "batch" norm after each dense layer's activation, or None
     conv_dropout fraction of the values dropped behind each downsampling, and
     dropout      behind each dense layer
     mean, std    of the pixels, on the 0..1 scale, and
@@ -66,7 +67,7 @@ class CNN(nn.Module):
         norm: Literal["before", "after", "foldable"] | None = None,
         identity: bool = False,
         cosines: bool = False,
-        dense_norm: bool = False,
+        dense_norm: Literal["layer", "batch"] | None = None,
         conv_dropout: float = 0.0,
         dropout: float = 0.25,
         mean: float = MEAN,
@@ -110,7 +111,7 @@ class CNN(nn.Module):
                 layers[f"batch_norm{n}"] = without_scale(nn.BatchNorm1d(units))
             layers[f"{activation}{n}"] = ACTIVATIONS[activation]()
             if dense_norm:
-                layers[f"norm{n}"] = nn.LayerNorm(units)
+                layers[f"norm{n}"] = DENSE_NORMS[dense_norm](units)
             layers[f"dropout{n}"] = Dropout(dropout)
             inputs = units
         layers["output"] = nn.Linear(inputs, 10)  # [B, 10]

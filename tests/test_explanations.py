@@ -37,7 +37,7 @@ class Own(nn.Module):
 
 NETWORKS = {
     "cnn": lambda: CNN([4, 6]),
-    "variant": lambda: CNN([4, 6], 5, pool="stride", norm="before", activation="leaky_relu", dense_norm=True),
+    "variant": lambda: CNN([4, 6], 5, pool="stride", norm="before", activation="leaky_relu", dense_norm="layer"),
     "resized": lambda: CNN([4], pool="avg", norm="after", size=40),
     "resnet": lambda: ResNet18(),
     "ffn": lambda: FFN([16]),

@@ -33,10 +33,11 @@ PARAMETERS = {
     ("evolution", "v2"): 640 + 73_856 + 2 * (64 + 128) + 4_719_616 + 1_049_600 + 2 * (1024 + 1024) + 10_250,
     ("evolution", "v3"): 640 + 73_856 + 2 * (64 + 128) + 4_719_616 + 1_049_600 + 2 * (1024 + 1024) + 10_250,
 }
-# Maps of 28, 14, 7 and 3: 576 inputs to the dense layer; with strides the last are 4x4: 1024 inputs.
-CHOICES_DENSE = {"max": 576 * 512 + 512, "stride": 1024 * 512 + 512}
+# Maps of 28, 14, 7 and 3: 576 inputs to the dense layer; with strides the last are 4x4: 1024 inputs. Norms behind all.
+CHOICES_MAPS = 320 + 9_248 + 18_496 + 36_928 + 2 * 192
+CHOICES_DENSE = {"max": 576 * 512 + 512 + 2 * 512, "stride": 1024 * 512 + 512 + 2 * 512}
 PARAMETERS |= {
-    ("choices", f"{activation}_{pool}_{optimizer}"): 320 + 9_248 + 18_496 + 36_928 + 2 * 192 + dense + 5_130
+    ("choices", f"{activation}_{pool}_{optimizer}"): CHOICES_MAPS + dense + 5_130
     for pool, dense in CHOICES_DENSE.items()
     for activation in ("relu", "leaky_relu")
     for optimizer in ("adam", "sgd")
@@ -74,6 +75,11 @@ def test_parameters_are_as_counted_by_hand(key, count):
     arrays = model.parameters() if network.is_torch else model.parameters().values()
     assert sum(math.prod(array.shape) for array in arrays) == count
     assert network.published.get("parameters", count) == count
+
+
+def test_choices_has_the_parameters_of_its_code_where_it_halves_its_maps_as_its_code_does():
+    arguments = NETWORKS["choices", "relu_max_adam"].arguments | {"pool_after": [2, 4]}
+    assert sum(weight.numel() for weight in CNN(**arguments).parameters()) == 1_677_674
 
 
 def test_the_defaults_are_the_networks_of_classic():
@@ -262,6 +268,9 @@ def test_settings_of_the_published_networks():
     assert names[:6] == ["conv1", "relu1", "norm1", "conv2", "relu2", "norm2"]
     assert [strided.features.get_submodule(f"conv{n}").stride for n in (1, 2, 3, 4)] == [(1, 1), (2, 2), (2, 2), (2, 2)]
     leaky = NETWORKS["choices", "leaky_relu_max_adam"].outline()
+    dense = [name for name, _ in leaky.classifier.named_children()]
+    assert dense == ["flatten", "linear1", "leaky_relu1", "norm1", "dropout1", "output"]
+    assert isinstance(leaky.classifier.norm1, torch.nn.BatchNorm1d)
     slopes = [module.negative_slope for module in leaky.modules() if isinstance(module, torch.nn.LeakyReLU)]
     assert slopes == [0.1] * 5
     assert not any(isinstance(module, torch.nn.ReLU) for module in leaky.modules())

@@ -105,7 +105,7 @@ def test_training_settings_are_those_of_the_authors():
         assert (settings.schedule, settings.weight_decay) == ("constant", 0.01)
     for network in by_name("choices").values():
         settings = network.training
-        assert (settings.batch_size, settings.patience, settings.validation) == (128, 5, 0.1)
+        assert (settings.epochs, settings.batch_size, settings.patience, settings.validation) == (25, 128, 5, 0.1)
         rates = {"adam": (1e-3, 0.0), "sgd": (0.01, 0.9)}
         assert (settings.lr, settings.momentum) == rates[settings.optimizer]
 
