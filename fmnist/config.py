@@ -263,6 +263,7 @@ class Recipe:
     factors: tuple[str, ...] = ()  # settings and arguments, of two values each, that the networks combine in every way
     notes: tuple[str, ...] = ()  # printed below the results
     findings: tuple[str, ...] = ()  # of whole runs; printed too, where options or data make no other experiment of it
+    published_minimum: float | None = None  # test accuracy that all its networks surpass, as their author reports
     study: Mapping[str, list[Any]] = field(default_factory=dict)  # settings that are varied, with all their values
     is_published: bool = True  # whether its networks are trained as published, and not by settings of the user's own
 

@@ -260,6 +260,7 @@ class Metrics(TypedDict):
     study: NotRequired[Study]  # where settings were varied; the comparisons are with its baseline, or else its best
     comparisons: list[Comparison]
     total_gain: NotRequired[Comparison]  # of the last network over the first, where each builds on the one before
+    published_minimum: NotRequired[float]  # test accuracy that all networks surpass, as their author reports
     effects: list[Effect]  # of the factors of a full factorial; empty for other recipes
     columns: list[str]  # of the results table, besides those of every recipe
     notes: list[str]
@@ -365,6 +366,8 @@ def collect(
     }
     if recipe.study:
         metrics["study"] = study_results.describe(recipe.study, best, recipe.baseline, metrics["comparisons"])
+    if judged and recipe.published_minimum is not None:
+        metrics["published_minimum"] = recipe.published_minimum
     if recipe.ends:
         (metrics["total_gain"],) = statistics.compare([recipe.ends], evaluations)
     if suspected is not None:

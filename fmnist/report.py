@@ -292,6 +292,7 @@ def remarks(metrics: "Metrics") -> list[str]:
     return [
         *_kept(metrics),
         *_reproductions(metrics),
+        *_minimum(metrics),
         *_changes(metrics),
         *comparisons,
         *_smoothed(metrics),
@@ -359,6 +360,18 @@ def _losses_by_epoch(model: "Model") -> str:
 
 def _mean_and_std(values: Sequence[float], form: str) -> str:
     return form.format(fmean(values)) + (f" ± {form.format(stdev(values))}" if len(values) > 1 else "")
+
+
+def _minimum(metrics: "Metrics") -> list[str]:
+    """Whether every network surpasses the accuracy that is published of them all."""
+    if "published_minimum" not in metrics:
+        return []
+    minimum = metrics["published_minimum"]
+    accuracies = [mean_of(model, "test_accuracy") for model in metrics["models"].values()]
+    above = sum(accuracy > minimum for accuracy in accuracies)
+    number = "all" if above == len(accuracies) else f"{above} of {len(accuracies)}"
+    published = f"Every network above {_percent(minimum)} % test accuracy published"
+    return [f"{published}, {number} measured, the lowest {_percent(min(accuracies))} %"]
 
 
 def _changes(metrics: "Metrics") -> list[str]:

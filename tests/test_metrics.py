@@ -124,6 +124,14 @@ def test_what_is_said_of_a_network_from_several_seeds():
     assert "best_epoch" not in cnn, "nothing was held out"
 
 
+def test_what_is_published_of_all_networks_is_of_the_same_experiment_alone():
+    recipe = replace(CLASSIC, published_minimum=0.9)
+    current = DATASET._replace(release="current")
+    assert collect(both(), None, current, recipe)["published_minimum"] == 0.9
+    assert "published_minimum" not in collect(both(), None, current, changed(recipe, {"epochs": 2}))
+    assert "published_minimum" not in collect(both(), None, DATASET._replace(release="first"), recipe)
+
+
 def test_what_whole_runs_have_found_is_not_said_of_other_data():
     recipe = replace(CLASSIC, notes=("A note.",), findings=("v3 learns best.",))
     assert collect(both(), None, DATASET._replace(release="current"), recipe)["notes"] == ["A note.", "v3 learns best."]
