@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmnist import options
-from fmnist.errors import Refused, leave, run_main
+from fmnist.errors import Refused, at_most, leave, run_main
 from fmnist.files import locked
 from recipes import DEFAULT, RECIPES
 
@@ -104,8 +104,7 @@ def find_weights(asked: argparse.Namespace, own: list["Network"]) -> Path:
     if weights is None:
         others = sorted(path.stem for path in places[0].parent.glob("*.pth"))
         if others and not asked.network:
-            more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-            there = f"{', '.join(others[:MOST_NAMED])}{more}"
+            there = ", ".join(at_most(MOST_NAMED, others))
             raise Refused(f"{places[0]} is not there; that run has {there}: name one by --model")
         if asked.model and asked.model not in names and not asked.name:
             raise Refused(f"--model {asked.model}: {recipe} has {', '.join(names) or 'no network'}")

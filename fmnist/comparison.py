@@ -16,7 +16,7 @@ import numpy as np
 
 from fmnist import runs, statistics, trials
 from fmnist.data import FashionMNIST
-from fmnist.errors import Refused
+from fmnist.errors import Refused, at_most
 from fmnist.files import write_text
 from fmnist.metrics import Comparison, Record
 from fmnist.study_results import Spread, scored_epoch, spread, written
@@ -225,8 +225,8 @@ def _merged(stored: Iterable[StoredTrial]) -> tuple[list[list[StoredTrial]], lis
     merged = [[group[seed] for seed in sorted(group)] for group in groups.values()]
     if not twice:
         return merged, []
-    named = twice if len(twice) <= COUNTED_ONCE else [*twice[:COUNTED_ONCE], f"{len(twice) - COUNTED_ONCE} more"]
-    return merged, [f"Trained twice with the same settings and seed, and counted once: {', '.join(named)}"]
+    named = ", ".join(at_most(COUNTED_ONCE, twice))
+    return merged, [f"Trained twice with the same settings and seed, and counted once: {named}"]
 
 
 def _named(merged: Sequence[Sequence[StoredTrial]]) -> list[Entry]:

@@ -4,7 +4,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
@@ -30,6 +30,11 @@ class Stopped(BaseException):
         super().__init__(signal_number)
         self.exit_code = 128 + signal_number
         self.advice = "nothing was in training"
+
+
+def at_most(number: int, words: Sequence[str]) -> list[str]:
+    """The first `number` of `words`, for a sentence; where there are others, how many more they are."""
+    return [*words[:number], f"{len(words) - number} more"] if len(words) > number else list(words)
 
 
 def run_main(main: Callable[[], None]) -> int:

@@ -333,8 +333,6 @@ def collect(
     explores it; `suspected` the indices of the test images whose labels look wrong, where networks have judged them.
     """
     from fmnist import audit, statistics, study_results  # with scipy.stats, a second: not before the first step
-    from fmnist.exploration import figure_data
-    from fmnist.exploration import statistics as summary
 
     evaluations = {name: [run.evaluation for run in runs] for name, runs in trained.items()}
     accuracies = [[evaluation.test_accuracy for evaluation in several] for several in evaluations.values()]
@@ -355,8 +353,7 @@ def collect(
         "threads": machine.threads,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         **_provenance(),
-        "release": dataset.release,
-        "data": {"source": dataset.source},
+        **_about_data(dataset, exploration),
         "models": models,
         "best": best,
         "comparisons": statistics.compare(pairs, evaluations),
@@ -373,12 +370,20 @@ def collect(
     if suspected is not None:
         for name, runs in trained.items():
             models[name]["mistakes"] = audit.surest_mistakes(runs[0].evaluation.predictions, suspected)
-    if exploration is not None:
-        metrics["data"] |= figure_data(exploration)
-        metrics["statistics"] = summary(exploration)
-        if exploration.audit:
-            metrics["audit"] = audit.summary(exploration.audit)
     return metrics
+
+
+def _about_data(dataset: "FashionMNIST", exploration: "Exploration | None") -> dict[str, Any]:
+    """Which data set it was, and what is known of it where the recipe explores it."""
+    about: dict[str, Any] = {"release": dataset.release, "data": {"source": dataset.source}}
+    if exploration is None:
+        return about
+    from fmnist import audit
+    from fmnist.exploration import figure_data, statistics
+
+    about["data"] |= figure_data(exploration)
+    about["statistics"] = statistics(exploration)
+    return about | {"audit": audit.summary(exploration.audit)} if exploration.audit else about
 
 
 def _provenance() -> dict[str, str]:

@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.config import REPRODUCTION_SEEDS, TrainConfig
+from fmnist.errors import at_most
 from fmnist.files import plain
 from fmnist.study_results import change, combinations
 
@@ -550,8 +551,7 @@ def study_remarks(metrics: "Metrics") -> list[str]:
     """What a study has found, in words: the best on validation, and how many no test tells from it or the baseline."""
     models, study, number = metrics["models"], metrics["study"], len(metrics["comparisons"])
     best, alike = models[study["best"]], [models[name]["title"] for name in study["alike"]]
-    more = [f"{len(alike) - MOST_NAMED} more"] if len(alike) > MOST_NAMED else []
-    named = f": {'; '.join([*alike[:MOST_NAMED], *more])}" if alike else ""
+    named = f": {'; '.join(at_most(MOST_NAMED, alike))}" if alike else ""
     it = "the baseline" if "baseline" in study else "it"
     told = f"No test tells {len(alike)} of {number} others from {it}" if alike else f"A test tells each other from {it}"
     told += f" ({_test(best, number)}){named}"

@@ -281,11 +281,11 @@ def factorial_effects(levels: Mapping[str, Sequence[Any]], responses: Sequence[S
         tested, freedom = factors, len(terms) - factors
         error = np.sqrt(np.square(effects[factors:]).mean()) if freedom else 0.0
     p_values = [_two_sided(effect, error, freedom) for effect in effects[:tested]] if freedom else []
-    adjusted = holm(p_values) + [None] * len(terms)
+    adjusted = [*holm(p_values), *[None] * (len(terms) - len(p_values))]
     names = [[list(levels)[n] for n in term] for term in terms]
     return [
         _effect(name, levels, effect, error, freedom, p_holm)
-        for name, effect, p_holm in zip(names, effects, adjusted, strict=False)
+        for name, effect, p_holm in zip(names, effects, adjusted, strict=True)
     ]
 
 

@@ -300,7 +300,7 @@ def test_a_network_of_a_study_is_named_by_model(monkeypatch, tmp_path):
     assert found("--model", "cnn-lr0.001") == weights
     for n in range(10):
         weights.with_stem(f"cnn-{n}").touch()
-    with pytest.raises(Refused, match=r"that run has cnn-0, .*, cnn-7 and 3 more: name one"):
+    with pytest.raises(Refused, match=r"that run has cnn-0, .*, cnn-7, 3 more: name one"):
         found()
     with pytest.raises(Refused, match="--model v1: batchnorm has ffn, cnn"):
         found("batchnorm", "--model", "v1")
