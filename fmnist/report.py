@@ -371,8 +371,8 @@ def _minimum(metrics: "Metrics") -> list[str]:
     accuracies = [mean_of(model, "test_accuracy") for model in metrics["models"].values()]
     above = sum(accuracy > minimum for accuracy in accuracies)
     number = "all" if above == len(accuracies) else f"{above} of {len(accuracies)}"
-    published = f"Every network above {_percent(minimum)} % test accuracy published"
-    return [f"{published}, {number} measured, the lowest {_percent(min(accuracies))} %"]
+    published = f"Published: every network above {_percent(minimum)} % test accuracy"
+    return [f"{published}; measured: {number}, the lowest {_percent(min(accuracies))} %"]
 
 
 def _changes(metrics: "Metrics") -> list[str]:
