@@ -16,7 +16,7 @@ import torch
 
 from fmnist.config import Network
 from fmnist.data import CLASSES
-from fmnist.errors import Refused
+from fmnist.errors import Refused, at_most
 from fmnist.files import atomic_write
 
 FORMAT = 1
@@ -184,7 +184,7 @@ def _size(value: Any) -> int:
 def apply_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Make the tensors of `state` the weights of `model`, which may be on the meta device.
 
-    Raises Refused, naming every missing, unknown and reshaped key.
+    Raises Refused, naming the missing, unknown and reshaped keys, ten at the most.
     """
     own = model.state_dict()
     faults = [f"{key} is missing" for key in own if key not in state]
@@ -195,8 +195,7 @@ def apply_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], path: 
         if key in state and _in_words(state[key]) != _in_words(own[key])
     ]
     if faults:
-        more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
-        told = ", ".join([*faults[:10], *more])
+        told = ", ".join(at_most(10, faults))
         raise Refused(f"{path} does not fit this network: {told}; name the weights of this network")
     model.load_state_dict(state, assign=True)
 

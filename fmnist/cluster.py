@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist.errors import Failed, Refused
+from fmnist.errors import Failed, Refused, at_most, one_line
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -59,7 +59,7 @@ def _connect(address: str) -> "Client":
     try:
         return Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise Refused(f"--cluster {address}: no scheduler answers ({reason}); see docs/cluster.md") from None
 
 
@@ -78,15 +78,14 @@ def _check(client: "Client", ours: dict[str, str], place: Path) -> None:
         for worker, count in client.nthreads().items()
         if count != 1
     }
-    told = [f"{worker} {fault}" for worker, fault in sorted(faults.items()) if fault]
+    told = [f"the worker {worker} {fault}" for worker, fault in sorted(faults.items()) if fault]
     if told:
-        more = f", and {len(told) - 3} more" if len(told) > 3 else ""
-        raise Refused(f"the worker {'; the worker '.join(told[:3])}{more}")
+        raise Refused("; ".join(at_most(3, told)))
 
 
 def _in_words(error: Exception) -> str:
     """Why a worker could not even be asked: a question is Python's own code, which another Python does not read."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+    reason = f"{type(error).__name__}: {one_line(error, 120)}"
     if isinstance(error, OSError):  # of the connection, or of a file that it may not read
         return f"cannot be asked ({reason}): look at its log"
     return f"does not understand this program ({reason}): start it by Python {platform.python_version()}"

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmnist.errors import Refused
+from fmnist.errors import Refused, one_line
 
 if TYPE_CHECKING:
     from fmnist.metrics import Published
@@ -152,7 +152,7 @@ class Network:
             torchs_own = (ArithmeticError, RuntimeError, TypeError)  # of numbers that are not for networks
             if isinstance(error, ValueError) or (self.varied and isinstance(error, torchs_own)):
                 advice = "change --vary" if self.varied else "change --hidden, --kernels, --kernel-size or --pool"
-                raise Refused(f"{self.name}: {' '.join(str(error).split())[:200]}; {advice}") from None
+                raise Refused(f"{self.name}: {one_line(error)}; {advice}") from None
             raise
 
     @property
@@ -242,7 +242,7 @@ def _import_file(path: str) -> Any:
 
 
 def _in_words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ def at_most(number: int, words: Sequence[str]) -> list[str]:
     return [*words[:number], f"{len(words) - number} more"] if len(words) > number else list(words)
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What `error` says, on one line of at most `most` characters; what it is, if it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def run_main(main: Callable[[], None]) -> int:
     """Call `main` and return the exit code of the process; expected errors become one line on standard error."""
     _catch_signals()

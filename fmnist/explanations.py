@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fmnist.activations import hooked
-from fmnist.errors import Refused
+from fmnist.errors import Refused, one_line
 
 WINDOW, STRIDE = 4, 2  # pixels: what occlusion covers at a time, and how far it moves on; 28 is a whole number of moves
 FEWEST_STEPS, MOST_STEPS = 64, 128  # from black to the image, at which integrated gradients takes the gradient
@@ -88,7 +88,7 @@ def _check_gradient(model: nn.Module, image: Tensor, images: Tensor) -> None:
         scores = model(images)
         (gradient,) = torch.autograd.grad(scores.sum(), images, allow_unused=True)
     except Exception as error:  # whatever a network of the user's own, which wants bytes, trips over
-        raise Refused(f"it does not take the image as floats ({' '.join(str(error).split())[:80]})") from None
+        raise Refused(f"it does not take the image as floats ({one_line(error, 80)})") from None
     if gradient is None or not gradient.isfinite().all():
         raise Refused("its scores have no finite gradient with respect to the image")
     with torch.no_grad():

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from fmnist.errors import Refused
+from fmnist.errors import Refused, one_line
 from fmnist.garment import WORK_EDGE, estimate_background, find
 
 SIDE = 28
@@ -76,7 +76,7 @@ def read(path: Path | str) -> Image.Image:
         raise Refused(f"{path}: may not be read; change its permissions") from None
     # Damaged files make the decoders raise whatever their parsers trip over, from struct.error to MemoryError.
     except Exception as error:
-        raise Refused(f"{path}: is damaged or cut short ({_one_line(error)}); save or copy it anew") from None
+        raise Refused(f"{path}: is damaged or cut short ({one_line(error, 80)}); save or copy it anew") from None
 
 
 def prepare(image: Image.Image, name: Path | str = "the image") -> Prepared:
@@ -119,7 +119,7 @@ def _check_file(path: Path | str) -> None:
     except PermissionError:
         raise
     except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL in the name
-        raise Refused(f"{path}: cannot be read ({_one_line(error)}); name a {FORMAT_NAMES} file") from None
+        raise Refused(f"{path}: cannot be read ({one_line(error, 80)}); name a {FORMAT_NAMES} file") from None
     if not stat.S_ISREG(status.st_mode):
         raise Refused(f"{path}: is not a file; name a {FORMAT_NAMES} file")
     if status.st_size == 0:
@@ -177,10 +177,6 @@ def on_plain(image: Image.Image) -> Image.Image:
     ground = Image.new("RGBA", (image.width + 2 * margin, image.height + 2 * margin), "black" if white else "white")
     ground.alpha_composite(image, (margin, margin))
     return ground
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:80] or type(error).__name__
 
 
 # Preparing
