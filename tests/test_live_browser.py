@@ -164,18 +164,22 @@ def distinct_networks() -> dict[str, nn.Module]:
     return {name: lively(network) for name, network in networks.items()}
 
 
-def test_every_architecture_gives_the_probabilities_of_pytorch(tmp_path):
-    networks, images = distinct_networks(), np.concatenate([IMAGES.test_images[:3], live._noise(1)])
-    content = [{"layers": live.describe(network, images[0])} for network in networks.values()]
-    page = f"""<!DOCTYPE html><html><head><title>networks</title></head><body>
+def computing(content: list[dict]) -> str:
+    """A page that can compute the networks of these descriptions, and shows nothing."""
+    return f"""<!DOCTYPE html><html><head><title>networks</title></head><body>
     <script type="application/json" id="networks">{json.dumps(content)}</script>
     <script>{live._source("layers.js")}
     const percent = String, views = [];</script></body></html>"""
+
+
+def test_every_architecture_gives_the_probabilities_of_pytorch(tmp_path):
+    networks, images = distinct_networks(), np.concatenate([IMAGES.test_images[:3], live._noise(1)])
+    content = [{"layers": live.describe(network, images[0])} for network in networks.values()]
     script = f"""
     const images = {images.reshape(-1, 784).tolist()};
     return JSON.parse(at("#networks").textContent).map(unpacked).map((n) => images.map((i) => classifyWith(n, i)));
     """
-    for (name, network), ours in zip(networks.items(), opened(tmp_path, page, script), strict=True):
+    for (name, network), ours in zip(networks.items(), opened(tmp_path, computing(content), script), strict=True):
         theirs = probabilities(network, images)
         assert np.abs(np.array(ours) - theirs).max() < 1e-3, name
         assert np.array_equal(np.argmax(ours, axis=1), theirs.argmax(axis=1)), name
@@ -299,12 +303,31 @@ def test_a_silenced_kernel_is_missed_by_what_follows_and_by_nothing_else(small, 
     assert (MINUS if points < 0 else "+") in seen[2]["loss"]
 
 
+def test_a_norm_hands_on_nothing_of_a_silenced_kernel(tmp_path):
+    norms, silent = ("before", "after", "foldable"), {"features.conv1": [2], "features.conv2": [4]}
+    networks = [lively(CNN([4, 6], dense=[5], norm=norm)) for norm in norms]
+    image = IMAGES.test_images[:1]
+    script = f"""
+    const image = {image.ravel().tolist()}, silent = {json.dumps(silent)};
+    return JSON.parse(at("#networks").textContent).map(unpacked).map((network) => {{
+      const silenced = network.layers.map((layer) => new Set(silent[layer.name]));
+      return softmax(runSilenced(network, run(network, image), silenced).at(-1));
+    }});
+    """
+    seen = opened(tmp_path, computing([{"layers": live.describe(network, image[0])} for network in networks]), script)
+    for norm, network, ours in zip(norms, networks, seen, strict=True):
+        theirs, whole = np.log(without(network, image, {1: [2], 2: [4]})), np.log(probabilities(network, image)[0])
+        assert np.abs(np.log(ours) - theirs).max() < 1e-2, norm  # logarithms, for it is too sure of one class
+        assert np.abs(whole - theirs).max() > 0.5, f"{norm}: nothing was lost"
+
+
 def without(network: CNN, image: np.ndarray, silent: dict[int, list[int]]) -> np.ndarray:
     """The probabilities where what follows has no weights for the `silent` kernels of convolutions 1 and 2."""
     lamed = copy.deepcopy(network)
     with torch.no_grad():
         lamed.features.conv2.weight[:, silent.get(1, [])] = 0
-        lamed.classifier.linear1.weight.view(6, 5, 8, 8)[:, silent.get(2, [])] = 0
+        linear = lamed.classifier.linear1
+        linear.weight.view(linear.out_features, lamed.features.conv2.out_channels, -1)[:, silent.get(2, [])] = 0
     return probabilities(lamed, image)[0]
 
 
