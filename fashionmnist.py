@@ -109,14 +109,14 @@ def present(
     recipe: "Recipe", planned: list["Trial"], dataset: "FashionMNIST", machine: "Machine", folder: Path
 ) -> "Metrics":
     """Write metrics.json, every picture and the reports into `folder`; return the content of metrics.json."""
-    from fmnist import audit, checkpoints, exploration, files, metrics, page, study_results, trials
+    from fmnist import audit, checkpoints, exploration, files, page, results, study_results, trials
     from fmnist.data import CLASSES, test_image
     from fmnist.figures import album
 
     trained, judgements = trials.read_all(planned, dataset), trials.read_judgements(planned)
     explored = exploration.explore(dataset, judgements) if recipe.explores else None
     suspected = audit.suspected_tests(dataset, judgements) if judgements else None
-    collected = metrics.collect(recipe, trained, dataset, machine, explored, suspected)
+    collected = results.collect(recipe, trained, dataset, machine, explored, suspected)
     files.write_json(folder / "metrics.json", collected)
     if recipe.study:
         study_results.write_csv(folder / "study.csv", collected["models"])

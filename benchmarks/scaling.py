@@ -86,9 +86,9 @@ def study(combinations: int) -> Any:
 
 def merge(recipe: Any, planned: Sequence[Any], dataset: Any, machine: Any, folder: Path) -> None:
     """Do what a run does of its trials when all are there, but for pictures and page."""
-    from fmnist import files, metrics, study_results, trials
+    from fmnist import files, results, study_results, trials
 
-    collected = metrics.collect(recipe, trials.read_all(planned, dataset), dataset, machine, None)
+    collected = results.collect(recipe, trials.read_all(planned, dataset), dataset, machine, None)
     files.write_json(folder / "metrics.json", collected)
     study_results.write_csv(folder / "study.csv", collected["models"])
 

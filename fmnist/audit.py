@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fmnist import metrics
 from fmnist.data import CLASSES, FashionMNIST, part_indices
 
 if TYPE_CHECKING:
-    from fmnist import metrics
     from fmnist.evaluation import Predictions
 
 SUREST = 40  # mistakes that are shown
@@ -54,8 +54,8 @@ class Audit(NamedTuple):
     train: Suspects
     test: Suspects
     pairs: Pairs
-    train_score: "metrics.AuditedScore"
-    test_score: "metrics.AuditedScore"
+    train_score: metrics.AuditedScore
+    test_score: metrics.AuditedScore
 
 
 def audit(dataset: FashionMNIST, probabilities: Sequence[np.ndarray]) -> Audit:
@@ -79,7 +79,7 @@ def audit(dataset: FashionMNIST, probabilities: Sequence[np.ndarray]) -> Audit:
     )
 
 
-def summary(audited: Audit) -> "metrics.Audit":
+def summary(audited: Audit) -> metrics.Audit:
     """Return what metrics.json holds of an audit."""
     pairs = audited.pairs
     near = pairs.distances < NEAR
@@ -103,7 +103,7 @@ def pair_names(pairs: Pairs) -> list[list[str]]:
     return [[f"{'test' if test else 'training'} {n}" for n, test in zip(*place, strict=True)] for place in places]
 
 
-def _part(suspects: Suspects, scored: "metrics.AuditedScore") -> "metrics.AuditedPart":
+def _part(suspects: Suspects, scored: metrics.AuditedScore) -> metrics.AuditedPart:
     return {
         "suspected": len(suspects.indices),
         "indices": suspects.indices.tolist(),
@@ -159,7 +159,7 @@ def suspected_tests(dataset: FashionMNIST, probabilities: Sequence[np.ndarray]) 
     return find_suspects(np.mean([own[-len(labels) :] for own in probabilities], axis=0), labels)
 
 
-def surest_mistakes(predictions: "Predictions", suspected: np.ndarray) -> "metrics.Mistakes":
+def surest_mistakes(predictions: "Predictions", suspected: np.ndarray) -> metrics.Mistakes:
     """Return which mistakes a network is surest of, and which of them are images whose label is `suspected`."""
     mistakes = np.flatnonzero(~predictions.correct)
     believed = predictions.probabilities[mistakes].max(axis=1, initial=0)
@@ -172,7 +172,7 @@ def surest_mistakes(predictions: "Predictions", suspected: np.ndarray) -> "metri
     }
 
 
-def score(probabilities: np.ndarray, labels: np.ndarray, suspects: np.ndarray) -> "metrics.AuditedScore":
+def score(probabilities: np.ndarray, labels: np.ndarray, suspects: np.ndarray) -> metrics.AuditedScore:
     """Return what the images [N] that networks get wrong have to do with those whose labels are suspect."""
     wrong = probabilities.argmax(axis=1) != labels
     trusted = np.ones(len(labels), bool)
@@ -185,7 +185,7 @@ def score(probabilities: np.ndarray, labels: np.ndarray, suspects: np.ndarray) -
     }
 
 
-def _cross_score(probabilities: np.ndarray, labels: np.ndarray) -> "metrics.AuditedScore":
+def _cross_score(probabilities: np.ndarray, labels: np.ndarray) -> metrics.AuditedScore:
     """The mean over networks, [K, T, 10], of what each gets wrong of the images that the others suspect.
 
     Its own judgement is left out: whatever a network gets wrong is suspect to it.

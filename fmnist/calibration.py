@@ -4,13 +4,10 @@ After Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks
 error of section 2, and the temperature scaling of section 4.2.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy.special import log_softmax
 
-if TYPE_CHECKING:
-    from fmnist.metrics import Calibration, Reliability
+from fmnist.metrics import Calibration, Reliability
 
 BINS = 15  # of equal width, as in the paper
 CERTAIN = 0.7  # probability of an answer below which one had better look at the others
@@ -20,7 +17,7 @@ LEAST = np.log(np.finfo(np.float32).tiny)  # stands for the logarithm of a proba
 
 def calibrate(
     validation: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], bins: int = BINS
-) -> "Calibration":
+) -> Calibration:
     """Fit a temperature on the `validation` images alone, and measure the calibration of the `test` images by it.
 
     Each of the two is log-probabilities [N, 10] and true classes, int [N].
@@ -66,7 +63,7 @@ def negative_log_likelihood(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.maximum(scores[np.arange(len(labels)), labels], LEAST).mean(dtype=np.float64))
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> "Reliability":
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
     """Return mean confidence and accuracy of the images in each bin of confidence; a bin without images is left out.
 
     The confidence is the probability of the predicted class: the highest of each row of `probabilities` [N, 10].
@@ -85,7 +82,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
     }
 
 
-def expected_calibration_error(bins: "Reliability") -> float:
+def expected_calibration_error(bins: Reliability) -> float:
     """Return how far accuracy and mean confidence lie apart, averaged over the images of all bins."""
     gaps = np.abs(np.subtract(bins["accuracy"], bins["confidence"]))
     return float(np.average(gaps, weights=bins["count"]))

@@ -5,13 +5,11 @@ networks a figure shows, as metrics.json has them; `statistics` is what it says 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fmnist.metrics import Model
 from fmnist.report import mean_of
 from fmnist.study_results import validation_accuracy
-
-if TYPE_CHECKING:
-    from fmnist.metrics import Model
 
 OVERFITS_TEST = 1.5  # ratio of test to training loss from which a network is said to overfit
 OVERFITS_VALIDATION = 1.05  # ratio of the last to the lowest validation loss, for the same
@@ -105,7 +103,7 @@ def alternative(kind: str, models: "Mapping[str, Model]", statistics: Mapping[st
     return WITHOUT_NUMBERS.get(kind, "")
 
 
-def _fit(model: "Model") -> str:
+def _fit(model: Model) -> str:
     """What the losses of a training say of its fit."""
     train, test = [epoch["train_loss"] for epoch in model["epochs"]], model["test_loss"]
     validation = [epoch["validation_loss"] for epoch in model["epochs"] if "validation_loss" in epoch]
@@ -127,7 +125,7 @@ def _fit(model: "Model") -> str:
 # What is to be seen, by kind
 
 
-def _losses(models: "list[Model]") -> str:
+def _losses(models: list[Model]) -> str:
     held_out = [model for model in models if "validation_loss" in model["epochs"][-1]]
     validation = ""
     if held_out:
@@ -137,20 +135,20 @@ def _losses(models: "list[Model]") -> str:
     return f"Training loss of {_titles(models)} over {_epochs(models)}: {train} at the end{validation}."
 
 
-def _accuracies(models: "list[Model]") -> str:
+def _accuracies(models: list[Model]) -> str:
     train = _each(models, lambda model: _percent(_last(model, "train_accuracy")))
     return f"Training accuracy of {_titles(models)} over {_epochs(models)}: {train} at the end; {_test(models)}."
 
 
-def _comparison(models: "list[Model]") -> str:
+def _comparison(models: list[Model]) -> str:
     return f"Curves of loss and accuracy of {_titles(models)} over {_epochs(models)}; {_test(models)}."
 
 
-def _gains(models: "list[Model]") -> str:
+def _gains(models: list[Model]) -> str:
     return f"A bar a network: {_test(models)}."
 
 
-def _costs(models: "list[Model]") -> str:
+def _costs(models: list[Model]) -> str:
     costs = _each(models, lambda model: f"{model['parameters']:,} and {model['multiply_adds']:,}")
     return (
         "Points for test accuracy against parameters, multiply-adds and time: "
@@ -158,7 +156,7 @@ def _costs(models: "list[Model]") -> str:
     )
 
 
-def _study(models: "list[Model]") -> str:
+def _study(models: list[Model]) -> str:
     validated = sorted(models, key=lambda model: validation_accuracy(model).mean)
     ends = [
         f"{_percent(validation_accuracy(model).mean)} ({model['title']})" for model in (validated[0], validated[-1])
@@ -166,31 +164,31 @@ def _study(models: "list[Model]") -> str:
     return f"Mean validation accuracy of {len(models)} combinations: {' to '.join(ends)}."
 
 
-def _confusion(models: "list[Model]") -> str:
+def _confusion(models: list[Model]) -> str:
     return f"Confusion matrix of {_titles(models)}: {_correct(models[0])} of {_images(models[0])} on the diagonal."
 
 
-def _reliability(models: "list[Model]") -> str:
+def _reliability(models: list[Model]) -> str:
     calibration = models[0]["calibration"]
     errors = [_percent(calibration[key]) for key in ("ece", "ece_after")]
     at = f"at temperature {_decimal(calibration['temperature'])}"
     return f"Accuracy of {_titles(models)} by confidence: expected calibration error {errors[0]}; {at}, {errors[1]}."
 
 
-def _examples(models: "list[Model]") -> str:
+def _examples(models: list[Model]) -> str:
     model = models[0]
     return f"Test images that {model['title']} predicts: {_correct(model)} of {_images(model)} are correct."
 
 
-def _correct_examples(models: "list[Model]") -> str:
+def _correct_examples(models: list[Model]) -> str:
     return f"Some of the {_correct(models[0])} test images that {models[0]['title']} predicts correctly."
 
 
-def _incorrect_examples(models: "list[Model]") -> str:
+def _incorrect_examples(models: list[Model]) -> str:
     return f"Some of the {_incorrect(models[0])} test images that {models[0]['title']} predicts incorrectly."
 
 
-def _mistakes(models: "list[Model]") -> str:
+def _mistakes(models: list[Model]) -> str:
     made = models[0]["mistakes"]
     surest = f"the {len(made['surest'])} of which {models[0]['title']} is surest"
     return (
@@ -251,11 +249,11 @@ OF_DATA: dict[str, Callable[[Mapping[str, Any]], str]] = {
 # Numbers and lists in words
 
 
-def _titles(models: "list[Model]") -> str:
+def _titles(models: list[Model]) -> str:
     return _listed([model["title"] for model in models])
 
 
-def _each(models: "list[Model]", number: "Callable[[Model], str]") -> str:
+def _each(models: list[Model], number: "Callable[[Model], str]") -> str:
     return _listed([f"{model['title']} {number(model)}" for model in models])
 
 
@@ -264,13 +262,13 @@ def _listed(words: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def _last(model: "Model", key: str) -> float | None:
+def _last(model: Model, key: str) -> float | None:
     """A number of the last epoch, the mean over the seeds; None where one is not finite."""
     values = [run["epochs"][-1][key] for run in model.get("seeds", [model])]
     return None if None in values else sum(values) / len(values)
 
 
-def _epochs(models: "list[Model]") -> str:
+def _epochs(models: list[Model]) -> str:
     return f"{_range([len(model['epochs']) for model in models], str)} epochs"
 
 
@@ -279,19 +277,19 @@ def _range(numbers: Sequence[int], write: Callable[[int], str]) -> str:
     return " to ".join(map(write, ends))
 
 
-def _test(models: "list[Model]") -> str:
+def _test(models: list[Model]) -> str:
     return f"test accuracy {_each(models, lambda model: _percent(mean_of(model, 'test_accuracy')))}"
 
 
-def _correct(model: "Model") -> str:
+def _correct(model: Model) -> str:
     return f"{sum(row[n] for n, row in enumerate(model['confusion'])):,}"
 
 
-def _incorrect(model: "Model") -> str:
+def _incorrect(model: Model) -> str:
     return f"{sum(sum(row) - row[n] for n, row in enumerate(model['confusion'])):,}"
 
 
-def _images(model: "Model") -> str:
+def _images(model: Model) -> str:
     return f"{sum(map(sum, model['confusion'])):,}"
 
 

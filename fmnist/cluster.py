@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist.errors import Failed, Refused, at_most, one_line
+from fmnist.errors import Failed, Refused, at_most, in_silence, one_line, warnings_in
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -152,12 +152,12 @@ def perform(theirs: dict[str, str], trial: "Trial", place: Path) -> list[str]:
     """
     if words := fault(theirs, str(place)):
         raise Refused(f"a worker on {platform.node()} {words}")
-    from fmnist import device, trials, workers
+    from fmnist import device, trials
 
     device.choose_device(trial.machine.device.type)
-    with _ONE_AT_A_TIME, workers.in_silence() as said:
+    with _ONE_AT_A_TIME, in_silence() as said:
         trials.train(trial, _dataset(trial, place), is_wanted=place.exists)  # it is there for as long as the run
-    return workers.warnings_in(said)
+    return warnings_in(said)
 
 
 _kept: dict[tuple[str, ...], "FashionMNIST"] = {}  # by its digests, the last data set that was read
@@ -165,11 +165,11 @@ _kept: dict[tuple[str, ...], "FashionMNIST"] = {}  # by its digests, the last da
 
 def _dataset(trial: "Trial", place: Path) -> "FashionMNIST":
     """Read the data set, once for all trials of it. Not mapped: another machine may remove the file."""
-    from fmnist import workers
+    from fmnist.data import read_copy
 
     key = (*trial.digests.values(), trial.machine.device.type)
     if key not in _kept:
-        dataset = workers.read_copy(place, trial.release, is_mapped=False)
+        dataset = read_copy(place, trial.release, is_mapped=False)
         if dataset.digests() != trial.digests:
             raise Refused(f"a worker on {platform.node()} reads other data in {place} than were written there")
         _kept.clear()

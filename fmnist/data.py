@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fmnist import csv_files, download
 from fmnist.errors import Refused
+from fmnist.files import atomic_write
 
 if TYPE_CHECKING:
     from fmnist.photograph import Step
@@ -98,6 +99,23 @@ def load(data_dir: Path | str, log: Callable[[str], None] = print, fetch: bool =
     counts = f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images"
     log(f"data: {counts} from {dataset.source}")
     return dataset
+
+
+def write_copy(dataset: FashionMNIST, folder: Path) -> None:
+    """Write the data set into `folder` as it is in memory, for `read_copy`."""
+    for name, tensor in zip(FashionMNIST._fields, dataset[:4], strict=False):
+        array = tensor.cpu().contiguous().numpy()
+        with atomic_write(folder / f"{name}.npy") as file:  # np.save itself does not say that a disk is full
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+            file.write(array.data)
+
+
+def read_copy(folder: Path, release: str, is_mapped: bool) -> FashionMNIST:
+    """Return the copy of the data set in `folder`; mapped into memory, all workers on one machine share it."""
+    paths = [folder / f"{name}.npy" for name in FashionMNIST._fields[:4]]
+    mode = "c" if is_mapped else None  # not written to, but torch would warn of what cannot be
+    tensors = [torch.from_numpy(np.load(path, mmap_mode=mode, allow_pickle=False)) for path in paths]
+    return FashionMNIST(*tensors, str(folder), release)
 
 
 def _has_csv(folder: Path) -> bool:

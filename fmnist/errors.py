@@ -4,7 +4,9 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import NoReturn
 
 NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
@@ -95,6 +97,25 @@ def in_words(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return _file_trouble(error)
     return OUT_OF_MEMORY if _out_of_memory(error) else None
+
+
+@contextmanager
+def in_silence() -> Iterator[StringIO]:
+    """Keep what is printed; put what a user can cause in words, as not every exception comes through a pipe."""
+    said = StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            yield said
+    except (OSError, MemoryError, RuntimeError) as error:
+        words = in_words(error)
+        if words is None:
+            raise
+        raise Failed(words) from None
+
+
+def warnings_in(said: StringIO) -> list[str]:
+    """The lines that warn of something."""
+    return [line for line in said.getvalue().splitlines() if line.startswith("warning")]
 
 
 def _let_go_of_output() -> None:

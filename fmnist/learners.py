@@ -4,7 +4,7 @@ import copy
 import itertools
 import math
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from torch.optim.adam import adam
 from fmnist import data
 from fmnist.config import LENGTH_MATTERS, TrainConfig
 from fmnist.device import Machine
-
-if TYPE_CHECKING:
-    from numpy_ffn import NumpyFFN
 
 ADAM_SETTINGS = ("lr", "weight_decay", "eps", "amsgrad", "maximize", "fused", "decoupled_weight_decay")
 EVALUATION_BATCH = 100  # images at once in evaluation: more is no faster on a CPU, and takes more memory
@@ -230,15 +227,16 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_s
 
 
 class NumpyLearner:
-    """Lets the loop train a `NumpyFFN`: hands it arrays for tensors, and a learning rate for each step.
+    """Lets the loop train a network of NumPy arrays that steps by itself, as numpy_ffn.py has one.
 
-    torch is used for nothing but to exchange and to save the numbers.
+    It is handed arrays for tensors, and a learning rate for each step. torch is used for nothing but to exchange and to
+    save the numbers.
     """
 
     SCHEDULES = ("constant", "cosine")
     SETTINGS = ("epochs", "batch_size", "lr", "validation", "patience", "select_best", "seed")
 
-    def __init__(self, model: "NumpyFFN", config: TrainConfig, total_steps: int) -> None:
+    def __init__(self, model: Any, config: TrainConfig, total_steps: int) -> None:
         if config.optimizer != "sgd" or config.schedule not in self.SCHEDULES:
             raise ValueError("the network written by hand learns by SGD, at a constant rate or along a cosine")
         self.model, self.config, self.total_steps, self.steps = model, config, total_steps, 0

@@ -14,10 +14,10 @@ import numpy as np
 from scipy import stats
 
 from fmnist.config import REPRODUCTION_SEEDS
+from fmnist.metrics import Comparison, Effect, Reproduction
 
 if TYPE_CHECKING:
     from fmnist.evaluation import Predictions
-    from fmnist.metrics import Comparison, Effect, Reproduction
 
 SIGNIFICANT = 0.05  # a p value below it counts as more than noise
 CONFIDENCE = 0.95  # of the intervals in metrics.json
@@ -176,7 +176,7 @@ def _fewest(reached: Callable[[int], float], power: float) -> int | None:
 # Verdicts
 
 
-def compare(pairs: Sequence[tuple[str, str]], runs: dict[str, list[Scored]]) -> "list[Comparison]":
+def compare(pairs: Sequence[tuple[str, str]], runs: dict[str, list[Scored]]) -> list[Comparison]:
     """Compare network b with a, for each (a, b) of `pairs`, by their `runs`, one for each seed and in the same order.
 
     One seed: McNemar's test, which tells two trained networks apart and says nothing of their recipes. Several seeds:
@@ -192,7 +192,7 @@ def _differences(a: list[Scored], b: list[Scored]) -> np.ndarray:
     return np.array([of_b.test_accuracy - of_a.test_accuracy for of_a, of_b in zip(a, b, strict=True)])
 
 
-def _compare_networks(a: str, b: str, runs: dict[str, list[Scored]]) -> "Comparison":
+def _compare_networks(a: str, b: str, runs: dict[str, list[Scored]]) -> Comparison:
     """Compare two trained networks, one seed each, by the images that only one of them gets right."""
     a_correct, b_correct = (runs[name][0].predictions.correct for name in (a, b))
     images = len(a_correct)
@@ -207,7 +207,7 @@ def _compare_networks(a: str, b: str, runs: dict[str, list[Scored]]) -> "Compari
     }
 
 
-def _compare_recipes(a: str, b: str, runs: dict[str, list[Scored]]) -> "Comparison":
+def _compare_recipes(a: str, b: str, runs: dict[str, list[Scored]]) -> Comparison:
     """Compare two recipes by the differences of several seeds."""
     differences = _differences(runs[a], runs[b])
     return {
@@ -222,7 +222,7 @@ def _compare_recipes(a: str, b: str, runs: dict[str, list[Scored]]) -> "Comparis
     }
 
 
-def _judged(comparison: "Comparison", p_holm: float, comparisons: int) -> "Comparison":
+def _judged(comparison: Comparison, p_holm: float, comparisons: int) -> Comparison:
     """A comparison, one of so many, with its verdict by the adjusted p value."""
     significant = p_holm < SIGNIFICANT
     evidence = f"95 % interval; {comparison['test']} {_p(p_holm)}{' after Holm' if comparisons > 1 else ''}"
@@ -238,7 +238,7 @@ def _judged(comparison: "Comparison", p_holm: float, comparisons: int) -> "Compa
     return judged | ({"seeds_needed": needed} if needed else {}) | {"verdict": f"{words}{more} ({evidence})"}
 
 
-def _never_told(comparison: "Comparison") -> str:
+def _never_told(comparison: Comparison) -> str:
     return f"; not even {MOST_SEEDS:,} would tell" if abs(comparison["difference"]) >= SAME else ""
 
 
@@ -257,7 +257,7 @@ def p_text(value: float) -> str:
 # Factorials
 
 
-def factorial_effects(levels: Mapping[str, Sequence[Any]], responses: Sequence[Sequence[float]]) -> "list[Effect]":
+def factorial_effects(levels: Mapping[str, Sequence[Any]], responses: Sequence[Sequence[float]]) -> list[Effect]:
     """Return the main effects and interactions of a full factorial of factors with two levels each (Fisher 1935).
 
     `levels` gives each factor's level in each of C = 2^k configurations, of which the first has the low ones;
@@ -311,7 +311,7 @@ def _effect(
     error: float,
     freedom: int,
     p_holm: float | None,
-) -> "Effect":
+) -> Effect:
     """One effect with its standard error; without a `p_holm` there is no test of it."""
     own = levels[factors[0]]
     low, high = (own[0], next(level for level in own if level != own[0])) if len(factors) == 1 else ("", "")
@@ -328,7 +328,7 @@ def _effect(
     }
 
 
-def reproduction(key: str, published: float, values: Sequence[float]) -> "Reproduction":
+def reproduction(key: str, published: float, values: Sequence[float]) -> Reproduction:
     """Hold a published figure against the measured `values`, one per seed.
 
     It is "reproduced" inside the 95 % prediction interval for one more seed; where the measured ones are better than

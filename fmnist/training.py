@@ -3,7 +3,6 @@
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +15,14 @@ from fmnist.data import TrainingData
 from fmnist.device import seed_epoch, synchronize
 from fmnist.errors import Diverged
 from fmnist.learners import Learner, log_probabilities
-
-if TYPE_CHECKING:
-    from fmnist.metrics import Epoch
+from fmnist.metrics import Epoch
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a training has come."""
 
-    history: list["Epoch"] = field(default_factory=list)  # of each finished epoch
+    history: list[Epoch] = field(default_factory=list)  # of each finished epoch
     best_state: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch, where one is selected
 
 
@@ -92,7 +89,7 @@ def select(learner: Learner, progress: Progress) -> None:
         learner.load_weights(progress.best_state)
 
 
-def selected_epoch(history: list["Epoch"], config: TrainConfig) -> int | None:
+def selected_epoch(history: list[Epoch], config: TrainConfig) -> int | None:
     """Return the epoch, from 1, that is best on the validation images; None where `config` has the last one scored.
 
     The highest accuracy decides, then the lowest loss. The test images have no say in it.
@@ -103,7 +100,7 @@ def selected_epoch(history: list["Epoch"], config: TrainConfig) -> int | None:
     return max(validated, key=lambda n: (validated[n]["validation_accuracy"], -validated[n]["validation_loss"], n))
 
 
-def is_stalled(history: list["Epoch"], patience: int) -> bool:
+def is_stalled(history: list[Epoch], patience: int) -> bool:
     """Whether the validation loss has had no new minimum in the last `patience` epochs; never, if that is 0."""
     losses = [row["validation_loss"] for row in history if "validation_loss" in row]
     return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
@@ -135,7 +132,7 @@ def check_finite(losses: Tensor, weights: dict[str, Tensor], epoch: int) -> None
         )
 
 
-def summarise(losses: Tensor, correct: int, sizes: list[int], seconds: float) -> "Epoch":
+def summarise(losses: Tensor, correct: int, sizes: list[int], seconds: float) -> Epoch:
     """Return an epoch's metrics from the mean loss [S] of each of its steps, which had batches of `sizes` images."""
     count, weights = sum(sizes), torch.tensor(sizes, device=losses.device)
     return {
@@ -157,7 +154,7 @@ def validate(learner: Learner, images: Tensor, labels: Tensor) -> dict[str, floa
     }
 
 
-def describe(epoch: int, epochs: int, row: "Epoch") -> str:
+def describe(epoch: int, epochs: int, row: Epoch) -> str:
     """One line for the log about one epoch."""
     line = f"  epoch {epoch:{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f} {row['train_accuracy']:7.2%}"
     if "validation_loss" in row:

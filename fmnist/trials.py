@@ -75,6 +75,43 @@ class Trial:
         return record is not None and record["settings"] == settings and zipfile.is_zipfile(self.folder / PREDICTIONS)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What is kept of a network that was trained from one seed."""
+
+    network: Network
+    history: list[metrics.Epoch]
+    best_epoch: int | None  # from 1; None where the last one was scored
+    evaluation: Evaluation
+    cost: dict[str, int]  # parameters, and multiply_adds of one image
+
+    @property
+    def summary(self) -> metrics.Summary:
+        """The numbers that a table compares."""
+        seconds = sum(epoch["seconds"] for epoch in self.history)
+        summary: metrics.Summary = {
+            "test_accuracy": self.evaluation.test_accuracy,
+            "train_subset_accuracy": self.evaluation.train_subset_accuracy,
+            "mean_accuracy": self.evaluation.mean_accuracy,
+            "test_loss": self.evaluation.test_loss,
+            "train_loss": self.history[-1]["train_loss"],
+            "training_seconds": seconds,
+            "seconds_per_epoch": seconds / len(self.history),
+        }
+        if self.best_epoch:
+            summary["best_epoch"] = self.best_epoch
+        if calibration := self.evaluation.calibration:
+            summary |= {key: calibration[key] for key in ("temperature", "ece", "ece_after")}
+        if self.evaluation.mirrored_accuracy is not None:
+            summary["mirrored_accuracy"] = self.evaluation.mirrored_accuracy
+        return summary
+
+    @property
+    def epochs(self) -> list[metrics.Epoch]:
+        """The history, with a mark on the epoch that was chosen."""
+        return [row | {"best": True} if n == self.best_epoch else row for n, row in enumerate(self.history, start=1)]
+
+
 def is_auditor(record: metrics.Record) -> bool:
     """Whether it is of one of an audit's networks."""
     return "part judged" in record["settings"]["data"]
@@ -153,7 +190,7 @@ def _train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool]) -
     scored = evaluation.evaluate(learner, dataset, *indices, mirrored=config.augment)
     if not math.isfinite(scored.test_loss):  # the weights are: so large that they overflow
         raise Diverged("the test loss is no longer a finite number; start anew with a smaller --lr")
-    store(trial, metrics.Trained(network, progress.history, best, scored, learner.cost()))
+    store(trial, Trained(network, progress.history, best, scored, learner.cost()))
 
 
 def _where(history: list[metrics.Epoch], config: TrainConfig) -> str:
@@ -165,7 +202,7 @@ def _where(history: list[metrics.Epoch], config: TrainConfig) -> str:
 # Stored
 
 
-def store(trial: Trial, trained: metrics.Trained) -> None:
+def store(trial: Trial, trained: Trained) -> None:
     """Write the results of a trial, the record last; then drop what of its checkpoints is of no more use."""
     predictions = trained.evaluation.predictions
     with atomic_write(trial.folder / PREDICTIONS) as file:
@@ -230,7 +267,7 @@ class StoredPredictions:
         return getattr(Predictions(self.images, labels, probabilities), name)
 
 
-def read(trial: Trial, images: np.ndarray) -> metrics.Trained:
+def read(trial: Trial, images: np.ndarray) -> Trained:
     """What was stored of a finished trial, with the test `images`. Raises Refused if that is damaged."""
     record = read_record(trial.folder)
     if record is None:
@@ -239,12 +276,12 @@ def read(trial: Trial, images: np.ndarray) -> metrics.Trained:
     scores = {name: summary[name] for name in SCORES}
     extras = {"calibration": record.get("calibration"), "mirrored_accuracy": summary.get("mirrored_accuracy")}
     scored = Evaluation(StoredPredictions(trial.folder, images), **scores, **extras)
-    return metrics.Trained(trial.network, record["epochs"], summary.get("best_epoch"), scored, record["cost"])
+    return Trained(trial.network, record["epochs"], summary.get("best_epoch"), scored, record["cost"])
 
 
-def read_all(trials: Iterable[Trial], dataset: FashionMNIST) -> dict[str, list[metrics.Trained]]:
+def read_all(trials: Iterable[Trial], dataset: FashionMNIST) -> dict[str, list[Trained]]:
     """What was stored of all trials, one for each seed, by their networks' names; but for those of an audit."""
-    trained: dict[str, list[metrics.Trained]] = {}
+    trained: dict[str, list[Trained]] = {}
     images = dataset.test_images.cpu().numpy()
     for trial in trials:
         if trial.part is None:

@@ -4,31 +4,24 @@ Side by side each trial is trained by `fmnist.trials.train` as well, and ends in
 threads. The workers read the data set from one copy on disk. What a kill leaves are the trials' checkpoints.
 """
 
-import os
 import queue
 import shutil
 import signal
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from functools import lru_cache
-from io import StringIO
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from fmnist import cluster, trials
+from fmnist import cluster, data, processes, trials
 from fmnist.checkpoints import Checkpoints
 from fmnist.data import FashionMNIST
-from fmnist.errors import Diverged, Failed, Refused, in_words
-from fmnist.files import atomic_write, remove_partial
+from fmnist.errors import Diverged, Failed, Refused
 from fmnist.trials import Trial
 
 DATA = ".data"  # beside the run's results: the copy of the data set that workers read
@@ -39,7 +32,6 @@ PROCESS_LOST = (
 SCHEDULER_LOST = (
     "the cluster's scheduler has ended; what was trained is kept: start one, then --resume with its address"
 )
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def jobs(options: Mapping[str, Any], count: int) -> int:
@@ -83,22 +75,15 @@ def _failures(
     planned: Sequence[Trial], dataset: FashionMNIST, options: Mapping[str, Any], folder: Path
 ) -> dict[str, Exception]:
     """Train every trial that is not finished; return the errors of those that failed, by name."""
-    side_by_side = jobs(options, len(planned))
-    if "cluster" not in options and side_by_side == 1:
+    if "cluster" not in options and jobs(options, len(planned)) == 1:
         return _train_in_turn(planned, dataset)
     left = [trial for trial in planned if not trial.is_finished()]
     if len(left) < len(planned):
         print(f"{len(planned) - len(left)} of {len(planned)} trials are trained already")
     if not left:
         return {}
-    with _copied(dataset, folder) as data_folder:
-        if "cluster" in options:
-            files = {trial.network.class_path.rpartition(":")[0] for trial in left if trial.network.is_users_own}
-            with cluster.connected(options["cluster"], data_folder, files) as (executor, task):
-                return _train_by(executor, task, left, data_folder)
-        else:
-            with _processes(min(side_by_side, len(left)), left[0].machine.threads, folder) as executor:
-                return _train_by(executor, perform, left, data_folder)
+    with _copied(dataset, folder) as place, _workers(options, left, place) as (executor, task):
+        return _train_by(executor, task, left, place)
 
 
 def _train_in_turn(planned: Sequence[Trial], dataset: FashionMNIST) -> dict[str, Exception]:
@@ -127,7 +112,7 @@ def raise_first(failures: Mapping[str, Exception], count: int, of_others: str) -
     raise type(error)(f"{what}; {of_others}")
 
 
-# The data set
+# Side by side
 
 
 @contextmanager
@@ -136,118 +121,21 @@ def _copied(dataset: FashionMNIST, folder: Path) -> Iterator[Path]:
     place = folder.absolute() / DATA  # as a worker's working directory is another
     place.mkdir(exist_ok=True)
     try:
-        for name, tensor in zip(FashionMNIST._fields, dataset[:4], strict=False):
-            array = tensor.cpu().contiguous().numpy()
-            with atomic_write(place / f"{name}.npy") as file:  # np.save itself does not say that a disk is full
-                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-                file.write(array.data)
+        data.write_copy(dataset, place)
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def read_copy(place: Path, release: str, is_mapped: bool) -> FashionMNIST:
-    """Return the copy of the data set in `place`; mapped into memory, all workers on one machine share it."""
-    paths = [place / f"{name}.npy" for name in FashionMNIST._fields[:4]]
-    mode = "c" if is_mapped else None  # not written to, but torch would warn of what cannot be
-    tensors = [torch.from_numpy(np.load(path, mmap_mode=mode, allow_pickle=False)) for path in paths]
-    return FashionMNIST(*tensors, str(place), release)
-
-
-@lru_cache(maxsize=1)
-def _mapped(place: Path, release: str, device: torch.device) -> FashionMNIST:
-    return read_copy(place, release, is_mapped=True).to(device)
-
-
-# In a worker
-
-
-def perform(trial: Trial, place: Path) -> list[str]:
-    """Train one trial on the data set in `place`; return the warnings that were printed."""
-    with in_silence() as said:
-        trials.train(trial, _mapped(place, trial.release, trial.machine.device))
-    return warnings_in(said)
-
-
-@contextmanager
-def in_silence() -> Iterator[StringIO]:
-    """Keep what is printed; put what a user can cause in words, as not every exception comes through a pipe."""
-    said = StringIO()
-    try:
-        with redirect_stdout(said), redirect_stderr(said):
-            yield said
-    except (OSError, MemoryError, RuntimeError) as error:
-        words = in_words(error)
-        if words is None:
-            raise
-        raise Failed(words) from None
-
-
-def warnings_in(said: StringIO) -> list[str]:
-    """The lines that warn of something."""
-    return [line for line in said.getvalue().splitlines() if line.startswith("warning")]
-
-
-# Processes here
-
-
-@contextmanager
-def _processes(count: int, each: int, folder: Path) -> Iterator[Executor]:
-    """Yield an executor of `count` processes of `each` so many threads; whatever ends the block ends them all."""
-    from joblib.externals.loky import ProcessPoolExecutor
-
-    # What watches over the pool's semaphores warns of them when this process is killed, and removes them: no news.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    environment = dict.fromkeys(THREADS, str(each))
-    executor = ProcessPoolExecutor(count, env=environment, initializer=_set_up, initargs=(os.getpid(),))
-    try:
-        yield executor
-        executor.shutdown()
-    except BaseException:
-        with warnings.catch_warnings(), _threads_silenced():
-            warnings.simplefilter("ignore")  # where there is no pgrep loky looks for no grandchildren; there are none
-            executor.shutdown(kill_workers=True)
-        remove_partial(folder)
-        raise
-
-
-@contextmanager
-def _threads_silenced() -> Iterator[None]:
-    """Print nothing of what ends other threads: loky's looks for a waiting trial that it has already forgotten."""
-    before, threading.excepthook = threading.excepthook, lambda _: None
-    try:
-        yield
-    finally:
-        threading.excepthook = before
-
-
-def _set_up(parent: int) -> None:
-    """Make this process a worker: one that ends when its `parent` has, as nobody else would if that is killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    tqdm.set_lock(threading.RLock())  # its own is one for many processes, and outlives a killed one
-    if os.name == "posix":
-        threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let processes that are started here ignore Ctrl-C, which a terminal sends to all: this process ends them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-# Side by side
+def _workers(
+    options: Mapping[str, Any], left: Sequence[Trial], place: Path
+) -> AbstractContextManager[tuple[Executor, Callable]]:
+    """What trains the trials that are `left`: an executor, and what it is to call with each of them and `place`."""
+    if "cluster" in options:
+        files = {trial.network.class_path.rpartition(":")[0] for trial in left if trial.network.is_users_own}
+        return cluster.connected(options["cluster"], place, files)
+    count = min(jobs(options, len(left)), len(left))
+    return processes.started(count, left[0].machine.threads, place.parent)
 
 
 def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: Path) -> dict[str, Exception]:
@@ -280,6 +168,19 @@ def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: 
                 failures[trial.name] = cluster.explained(error)
                 progress.failed(trial, failures[trial.name])
     return failures
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let processes that are started here ignore Ctrl-C, which a terminal sends to all: this process ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _as_they_end(ended: queue.SimpleQueue, progress: "ProgressBar") -> Iterator[tuple[Trial, Future]]:

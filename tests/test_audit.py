@@ -15,7 +15,7 @@ from fmnist.config import Network, TrainConfig
 from fmnist.data import PARTS, FashionMNIST, part_indices
 from fmnist.evaluation import Predictions
 from tests.helpers import tiny
-from tests.test_metrics import misfits
+from tests.helpers.typed import misfits
 
 # Confident learning
 

@@ -14,7 +14,7 @@ from fmnist.checkpoints import Checkpoints, rebuild
 from fmnist.config import Network, Recipe, TrainConfig, import_class
 from fmnist.device import Machine
 from fmnist.errors import Refused
-from fmnist.metrics import Trained
+from fmnist.trials import Trained
 from recipes import RECIPES
 from tests.helpers import tiny
 from tests.test_training import equal, without_times

@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 from torch.nn import functional as F
 
-from fmnist import checkpoints, data, evaluation, metrics, trials
+from fmnist import checkpoints, data, evaluation, metrics, results, trials
 from fmnist.config import Network, Recipe, TrainConfig
 from fmnist.data import FashionMNIST
 from fmnist.device import Machine
@@ -19,7 +19,7 @@ from fmnist.errors import Diverged, Failed, Refused
 from fmnist.learners import TorchLearner
 from fmnist.trials import Trial, read_predictions
 from tests.helpers import tiny
-from tests.test_metrics import misfits
+from tests.helpers.typed import misfits
 from tests.test_training import without_times
 
 MADE = [torch.from_numpy(array) for array in tiny.make(train=120, test=40)]
@@ -134,7 +134,7 @@ def test_predictions_stay_in_their_file_until_they_are_asked_for(tmp_path, monke
     trained = trials.read_all(both, DATASET)
     assert [run.network.training.seed for run in trained["ffn"]] == [0, 1, 2]
     assert read == []
-    metrics.collect(RECIPE, trained, DATASET, MACHINE, None)
+    results.collect(RECIPE, trained, DATASET, MACHINE, None)
     assert set(read) == {"ffn-seed0"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fmnist import workers
+from fmnist import processes, workers
 from fmnist.errors import Failed
 from tests.helpers import child, needs
 from tests.helpers.bench import FILES, MACHINE, difference, epochs_saved
@@ -146,7 +146,7 @@ def test_a_process_lost_while_trials_are_handed_out_fails_in_words(tmp_path):
             raise BrokenExecutor
 
     with pytest.raises(Failed, match="a process that trains has ended"):
-        workers._train_by(Broken(), workers.perform, [None], tmp_path)
+        workers._train_by(Broken(), processes.perform, [None], tmp_path)
 
 
 def test_the_failure_of_the_only_trial_is_told_as_it_is():

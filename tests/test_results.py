@@ -1,4 +1,4 @@
-"""What metrics.json holds, against what went in and the types that it promises."""
+"""What a run has found, as metrics.json holds it, against what went in and the types that it promises."""
 
 import json
 import math
@@ -7,21 +7,21 @@ import sys
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 import torch
-from typing_extensions import NotRequired, is_typeddict
 
-from fmnist import exploration, metrics
+from fmnist import exploration, metrics, results
 from fmnist.data import FashionMNIST
 from fmnist.device import Machine
 from fmnist.evaluation import Evaluation, Predictions
 from fmnist.files import plain
 from fmnist.options import changed
+from fmnist.trials import Trained
 from recipes import RECIPES
 from tests.helpers import tiny
+from tests.helpers.typed import misfits
 
 ROOT = Path(__file__).parents[1]
 MACHINE = Machine(torch.device("cpu"), "fp32", threads=3)
@@ -55,13 +55,13 @@ def epochs(*accuracies: float | None) -> list[dict]:
     return rows
 
 
-def trained(network, seed: int, history: list[dict], best: int | None = None, accuracy: float = 0.7) -> metrics.Trained:
+def trained(network, seed: int, history: list[dict], best: int | None = None, accuracy: float = 0.7) -> Trained:
     cost = {"parameters": 5, "multiply_adds": 6}
-    return metrics.Trained(network.with_seed(seed), history, best, scored(accuracy), cost)
+    return Trained(network.with_seed(seed), history, best, scored(accuracy), cost)
 
 
 def collect(runs: dict[str, list], explored=None, dataset=DATASET, recipe=CLASSIC) -> metrics.Metrics:
-    return metrics.collect(recipe, runs, dataset, MACHINE, explored)
+    return results.collect(recipe, runs, dataset, MACHINE, explored)
 
 
 def both(seeds=(4, 5)) -> dict[str, list]:
@@ -203,24 +203,6 @@ def test_calibration_is_told_of_the_first_seed_and_its_numbers_of_all():
 
 
 # Types
-
-
-def misfits(value, kind, place: str = "metrics") -> list[str]:
-    """Where `value`, as read from a file, is not what the type `kind` promises."""
-    if get_origin(kind) is NotRequired:
-        kind = get_args(kind)[0]
-    if is_typeddict(kind):
-        hints = get_type_hints(kind, include_extras=True)
-        unknown = [f"{place}.{key} is not declared" for key in value.keys() - hints.keys()]
-        missing = [f"{place}.{key} is missing" for key in kind.__required_keys__ - value.keys()]
-        return unknown + missing + [m for key in value for m in misfits(value[key], hints.get(key), f"{place}.{key}")]
-    if get_origin(kind) is dict:
-        return [m for key, item in value.items() for m in misfits(item, get_args(kind)[1], f"{place}.{key}")]
-    if get_origin(kind) is list:
-        return [m for item in value for m in misfits(item, get_args(kind)[0], f"{place}[]")]
-    kinds = {float: (float, int), int: int, str: str, bool: bool}
-    wanted = kinds.get(kind)
-    return [] if wanted is None or isinstance(value, wanted) else [f"{place} is {value!r}, no {kind.__name__}"]
 
 
 @pytest.mark.parametrize("explores", [False, True])
