@@ -120,7 +120,7 @@ def present(
     files.write_json(folder / "metrics.json", collected)
     if recipe.study:
         study_results.write_csv(folder / "study.csv", collected["models"])
-    evaluations = {name: trained[name][0].evaluation for name in report.looked_into(collected)}
+    evaluations = {name: trained[name][0].evaluation for name in study_results.looked_into(collected)}
     for name, evaluation in evaluations.items():
         files.write_text(folder / f"{name}_report.txt", evaluation.classification_report())
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import ROOT, table
-from fmnist import checkpoints, data, options, photograph, report
+from fmnist import checkpoints, data, options, photograph, tables
 from fmnist.errors import Refused, run_main
 from recipes import RECIPES
 from tests.helpers import garments
@@ -52,7 +52,7 @@ def rows(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> list
     for known, disguises in (("yes", garments.KNOWN), ("no", garments.HELD_OUT)):
         for name, disguise in disguises.items():
             own = accuracy(model, photographed(images, disguise), labels)
-            rows.append([name, known, f"{own:.1%}", f"{own / plain:.1%}" if plain else report.NOTHING])
+            rows.append([name, known, f"{own:.1%}", f"{own / plain:.1%}" if plain else tables.NOTHING])
     return rows
 
 

@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fmnist import captions, report
+from fmnist import captions, report, tables
 from fmnist.config import Recipe
 from fmnist.metrics import Metrics
 from recipes import RECIPES
@@ -48,7 +48,7 @@ def overview() -> str:
         models = run["models"] if run else {}
         mark = "\\*" if run and report.changes_since(run, recipe) else ""
         measured = [
-            f"{report.accuracy_text(models[network.name])}{mark}" if network.name in models else report.NOTHING
+            f"{tables.accuracy_text(models[network.name])}{mark}" if network.name in models else tables.NOTHING
             for network in recipe.networks
         ]
         cells = (f"`{recipe.name}`", recipe.summary, _listed(published), _listed(measured))
@@ -58,7 +58,7 @@ def overview() -> str:
 
 
 def _listed(cells: list[str]) -> str:
-    return report.NOTHING if cells and set(cells) == {report.NOTHING} else ", ".join(cells)
+    return tables.NOTHING if cells and set(cells) == {tables.NOTHING} else ", ".join(cells)
 
 
 def _percent(fraction: float | None) -> str:

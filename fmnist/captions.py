@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fmnist.metrics import Model
-from fmnist.report import mean_of
 from fmnist.study_results import validation_accuracy
+from fmnist.tables import mean_of
 
 OVERFITS_TEST = 1.5  # ratio of test to training loss from which a network is said to overfit
 OVERFITS_VALIDATION = 1.05  # ratio of the last to the lowest validation loss, for the same

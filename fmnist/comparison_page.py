@@ -12,7 +12,8 @@ import numpy as np
 from fmnist.comparison import Compared, StoredTrial, in_words
 from fmnist.files import plain, write_text
 from fmnist.page import TILE, TILES_PER_ROW, environment, sprite_of
-from fmnist.report import Column, comparison_in_words, markdown, release_warnings, spread_text
+from fmnist.remarks import comparison_in_words, release_warnings
+from fmnist.tables import Column, markdown, spread_text
 
 
 class Told(NamedTuple):

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.captions import alternative, caption
 from fmnist.files import atomic_write, plain, write_text
-from fmnist.report import (
+from fmnist.remarks import first_seed, release_warnings, remarks
+from fmnist.study_results import looked_into
+from fmnist.tables import (
     Column,
     accuracy_text,
     cell,
     effects_columns,
-    first_seed,
     legend,
-    looked_into,
     mean_of,
-    release_warnings,
-    remarks,
     results_columns,
     seed_count,
     statistics_columns,

@@ -142,3 +142,8 @@ def _combination(name: str, model: "Model", comparison: "Comparison | None") -> 
 def spread(values: Sequence[float]) -> Spread:
     """Mean and sample standard deviation of at least one value."""
     return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+def looked_into(metrics: "Metrics") -> list[str]:
+    """The networks that are looked into one by one: of a study the best on validation alone."""
+    return [metrics["study"]["best"]] if "study" in metrics else list(metrics["models"])

@@ -20,7 +20,7 @@ from sklearn.metrics import classification_report, precision_recall_fscore_suppo
 from fmnist import captions, files, page, report
 from fmnist.evaluation import Predictions
 from fmnist.page import CORRECT_SHOWN, add_figures, write_report
-from fmnist.report import MEASURES
+from fmnist.tables import MEASURES, OPTIMIZER
 from recipes import RECIPES
 
 CLASSES = ("T-shirt/top", "Trouser", "Bag")
@@ -221,7 +221,7 @@ def test_columns_of_some_runs_only():
 
 def test_every_column_that_a_recipe_asks_for_is_one_of_the_table():
     asked = {key for recipe in RECIPES.values() for key in recipe.columns}
-    assert asked <= {report.OPTIMIZER, *(measure.key for measure in MEASURES if measure.if_asked)}
+    assert asked <= {OPTIMIZER, *(measure.key for measure in MEASURES if measure.if_asked)}
 
 
 def test_a_recipe_that_asks_for_it_names_optimizer_and_loss():

@@ -16,7 +16,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fmnist import data, options, report, studies, study_results
+from fmnist import data, options, remarks, studies, study_results, tables
 from fmnist.config import Network, Recipe
 from fmnist.device import Machine
 from fmnist.errors import Diverged, Failed, Refused
@@ -411,7 +411,7 @@ def test_the_table_has_the_best_first_and_says_what_is_not_told_from_it():
         [compared("a", 0.04, interval=[-0.1, -0.02], seeds_needed=7), compared("c", 0.06, interval=[-0.2, 0.01])],
     )
     assert metrics["study"]["alike"] == ["c"]
-    columns = {column.header: column.cells for column in report.results_columns(metrics)}
+    columns = {column.header: column.cells for column in tables.results_columns(metrics)}
     assert columns["hidden"][0] == "256+128"
     assert columns["Against the best"] == ["best on validation", "not told apart", "worse"]
     assert columns["Validation %"] == ["88.00 ± 2.83", "88.00 ± 0.00", "82.00 ± 2.83"]
@@ -420,23 +420,23 @@ def test_the_table_has_the_best_first_and_says_what_is_not_told_from_it():
     assert columns["95 % interval"] == ["-", "-20.00 to +1.00", "-10.00 to -2.00"]
     assert columns["p"] == ["-", "0.060", "0.040"]
     assert columns["To tell"] == ["-", "-", "7"]
-    remarks = report.remarks(metrics)
-    assert remarks[0].startswith("Best on validation: FFN")
-    assert "No test tells 1 of 2 others" in remarks[1]
-    assert "Holm over 2" in remarks[1]
+    said = remarks.remarks(metrics)
+    assert said[0].startswith("Best on validation: FFN")
+    assert "No test tells 1 of 2 others" in said[1]
+    assert "Holm over 2" in said[1]
 
 
 def test_against_a_baseline_all_others_are_compared_with_it_and_it_stands_first():
     gained = compared("b", 0.03, interval=[0.01, 0.09]) | {"a": "a", "difference": 0.06}
     metrics = found(MODELS, [gained, compared("c", 0.2, interval=[-0.2, 0.1]) | {"a": "a"}], baseline="a")
-    columns = {column.header: column.cells for column in report.results_columns(metrics)}
+    columns = {column.header: column.cells for column in tables.results_columns(metrics)}
     assert columns["Change"] == ["none", "hidden: 256+128 for 64", "lr: 0.01 for 0.001"]
     assert sorted(columns["Against the baseline"]) == ["better on test", "not told apart", "the baseline"]
     assert columns["Against the baseline"][0] == "the baseline"
     assert study_results.combinations(metrics)[1].name == "b"  # the best, though "c" has the same accuracy
-    remarks = report.remarks(metrics)
-    assert remarks[0].startswith("Best on validation: ")
-    assert "No test tells 1 of 2 others from the baseline" in remarks[1]
+    said = remarks.remarks(metrics)
+    assert said[0].startswith("Best on validation: ")
+    assert "No test tells 1 of 2 others from the baseline" in said[1]
 
 
 # Pictures

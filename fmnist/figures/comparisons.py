@@ -17,7 +17,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentForm
 
 from fmnist.figures.style import BLUE, GREY, INK, VERMILION, legend_below, looks, sheet
 from fmnist.metrics import Effect, Model
-from fmnist.report import effect_name, mean_of, std_of
+from fmnist.tables import effect_name, mean_of, std_of
 
 COSTS = {
     "parameters": "parameters",
