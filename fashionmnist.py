@@ -91,7 +91,7 @@ def compare(asked: argparse.Namespace) -> None:
     told = comparison_page.tell(compared, content)
     with locked(place) as folder:
         files.write_json(folder / "comparison.json", content)
-        comparison.write_csv(folder / "comparison.csv", compared)
+        files.write_csv(folder / "comparison.csv", comparison.rows(compared))
         comparison_page.write(folder / "comparison.html", compared, told, data.CLASSES)
     print(f"\n{comparison_page.table(told)}\n\nopen {folder / 'comparison.html'} in a browser")
 
@@ -119,8 +119,8 @@ def present(
     collected = results.collect(recipe, trained, dataset, machine, explored, suspected)
     files.write_json(folder / "metrics.json", collected)
     if recipe.study:
-        study_results.write_csv(folder / "study.csv", collected["models"])
-    evaluations = {name: trained[name][0].evaluation for name in study_results.looked_into(collected)}
+        files.write_csv(folder / "study.csv", study_results.trials(collected["models"]))
+    evaluations = {name: trained[name][0].evaluation for name in results.looked_into(collected)}
     for name, evaluation in evaluations.items():
         files.write_text(folder / f"{name}_report.txt", evaluation.classification_report())
 

@@ -8,14 +8,13 @@ No figure of these pages is typed, but in the recipes' notes.
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
+from benchmarks.measure import ROOT, table
 from fmnist import captions, report, tables
 from fmnist.config import Recipe
 from fmnist.metrics import Metrics
 from recipes import RECIPES
 
-ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# Results
 
 What whole runs of the recipes measured. This page is printed by `python -m benchmarks.results` from the `metrics.json`
@@ -41,28 +40,23 @@ def overview() -> str:
 
     A star marks those of a recipe that has changed since.
     """
-    rows = ["| Recipe | What it shows | Test %, published | measured |", "|---|---|---|---|"]
+    rows = []
     for recipe in RECIPES.values():
         run = report.reference_run(report.REFERENCE / recipe.name)
-        published = [_percent(network.published.get("test_accuracy")) for network in recipe.networks]
+        published = [tables.cell(network.published.get("test_accuracy"), tables.percent) for network in recipe.networks]
         models = run["models"] if run else {}
         mark = "\\*" if run and report.changes_since(run, recipe) else ""
         measured = [
             f"{tables.accuracy_text(models[network.name])}{mark}" if network.name in models else tables.NOTHING
             for network in recipe.networks
         ]
-        cells = (f"`{recipe.name}`", recipe.summary, _listed(published), _listed(measured))
-        rows.append(f"| {' | '.join(cells)} |")
-    table = "\n".join(rows)
-    return f"{table}\n\n\\*: of an earlier version of the recipe." if "\\*" in table else table
+        rows.append([f"`{recipe.name}`", recipe.summary, _listed(published), _listed(measured)])
+    written = table(["Recipe", "What it shows", "Test %, published", "measured"], rows)
+    return f"{written}\n\n\\*: of an earlier version of the recipe." if "\\*" in written else written
 
 
 def _listed(cells: list[str]) -> str:
     return tables.NOTHING if cells and set(cells) == {tables.NOTHING} else ", ".join(cells)
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def section(recipe: Recipe, run: Metrics) -> str:

@@ -90,7 +90,7 @@ def merge(recipe: Any, planned: Sequence[Any], dataset: Any, machine: Any, folde
 
     collected = results.collect(recipe, trials.read_all(planned, dataset), dataset, machine, None)
     files.write_json(folder / "metrics.json", collected)
-    study_results.write_csv(folder / "study.csv", collected["models"])
+    files.write_csv(folder / "study.csv", study_results.trials(collected["models"]))
 
 
 # All of them

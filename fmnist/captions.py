@@ -9,7 +9,7 @@ from typing import Any
 
 from fmnist.metrics import Model
 from fmnist.study_results import validation_accuracy
-from fmnist.tables import mean_of
+from fmnist.tables import mean_of, trainings_of
 
 OVERFITS_TEST = 1.5  # ratio of test to training loss from which a network is said to overfit
 OVERFITS_VALIDATION = 1.05  # ratio of the last to the lowest validation loss, for the same
@@ -88,13 +88,13 @@ WITHOUT_NUMBERS = {
 }
 
 
-def caption(kind: str, models: "Mapping[str, Model]") -> str:
+def caption(kind: str, models: Mapping[str, Model]) -> str:
     """Return what the reader of a figure should know; empty where its title says it all."""
     fits = [_fit(model) for model in models.values()] if kind == "loss" else []
     return " ".join([CAPTIONS.get(kind, ""), *fits])
 
 
-def alternative(kind: str, models: "Mapping[str, Model]", statistics: Mapping[str, Any]) -> str:
+def alternative(kind: str, models: Mapping[str, Model], statistics: Mapping[str, Any]) -> str:
     """Return what is to be seen in a figure, with its numbers; empty for a kind that is not known."""
     if kind in OF_MODELS and models:
         return OF_MODELS[kind](list(models.values()))
@@ -253,7 +253,7 @@ def _titles(models: list[Model]) -> str:
     return _listed([model["title"] for model in models])
 
 
-def _each(models: list[Model], number: "Callable[[Model], str]") -> str:
+def _each(models: list[Model], number: Callable[[Model], str]) -> str:
     return _listed([f"{model['title']} {number(model)}" for model in models])
 
 
@@ -264,7 +264,7 @@ def _listed(words: list[str]) -> str:
 
 def _last(model: Model, key: str) -> float | None:
     """A number of the last epoch, the mean over the seeds; None where one is not finite."""
-    values = [run["epochs"][-1][key] for run in model.get("seeds", [model])]
+    values = [training["epochs"][-1][key] for training in trainings_of(model)]
     return None if None in values else sum(values) / len(values)
 
 

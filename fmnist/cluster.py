@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist.errors import Failed, Refused, at_most, in_silence, one_line, warnings_in
+from fmnist.errors import Failed, Refused, at_most, in_silence, kind_and_line, one_line, warnings_in
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "distributed")  # what numbers, or the cluster, depend on
 PATIENCE = 20  # seconds for the scheduler to answer, and then for a first worker to be there
+NO_PROGRAM = "cannot import this program ({}): start it in a copy of the program's folder"
 _ONE_AT_A_TIME = threading.Lock()  # in a worker: seeds and threads are those of its process
 
 
@@ -80,12 +81,12 @@ def _check(client: "Client", ours: dict[str, str], place: Path) -> None:
     }
     told = [f"the worker {worker} {fault}" for worker, fault in sorted(faults.items()) if fault]
     if told:
-        raise Refused("; ".join(at_most(3, told)))
+        raise Refused("; ".join(at_most(3, told, of="worker")))
 
 
 def _in_words(error: Exception) -> str:
     """Why a worker could not even be asked: a question is Python's own code, which another Python does not read."""
-    reason = f"{type(error).__name__}: {one_line(error, 120)}"
+    reason = kind_and_line(error, 120)
     if isinstance(error, OSError):  # of the connection, or of a file that it may not read
         return f"cannot be asked ({reason}): look at its log"
     return f"does not understand this program ({reason}): start it by Python {platform.python_version()}"
@@ -94,11 +95,13 @@ def _in_words(error: Exception) -> str:
 def _question(ours: dict[str, str], place: str) -> Callable[[], str | None]:
     """What a worker is asked. A function within one: Dask sends it whole, and not its name in a module."""
 
+    no_program = NO_PROGRAM
+
     def answer() -> str | None:
         try:
             from fmnist import cluster
         except ImportError as error:
-            return f"cannot import this program ({error}): start it in a copy of the program's folder"
+            return no_program.format(error)
         return cluster.fault(ours, place)
 
     return answer
@@ -182,5 +185,5 @@ def explained(error: Exception) -> Failed:
     if type(error).__name__ == "KilledWorker":
         return Failed("every worker that tried it has died; is their memory short?")
     if isinstance(error, ImportError):
-        return Failed(f"a worker cannot import this program ({error}): start it in a copy of the program's folder")
+        return Failed(f"a worker {NO_PROGRAM.format(error)}")
     raise error

@@ -17,7 +17,6 @@ import numpy as np
 from fmnist import runs, statistics, trials
 from fmnist.data import FashionMNIST
 from fmnist.errors import Refused, at_most
-from fmnist.files import write_text
 from fmnist.metrics import Comparison, Record
 from fmnist.study_results import Spread, scored_epoch, spread, written
 
@@ -273,12 +272,9 @@ def content(compared: Compared) -> dict[str, Any]:
     }
 
 
-def write_csv(path: Path | str, compared: Compared) -> None:
-    """Write a row per trial. Raises OSError, naming `path`, if it cannot be written."""
-    import pandas
-
-    rows = [{"name": entry.name, **trial.row} for entry in compared.entries for trial in entry.trials]
-    write_text(path, pandas.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+def rows(compared: Compared) -> list[dict[str, Any]]:
+    """A row per trial, for comparison.csv."""
+    return [{"name": entry.name, **trial.row} for entry in compared.entries for trial in entry.trials]
 
 
 def in_words(settings: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from fmnist.comparison import Compared, StoredTrial, in_words
 from fmnist.files import plain, write_text
 from fmnist.page import TILE, TILES_PER_ROW, environment, sprite_of
 from fmnist.remarks import comparison_in_words, release_warnings
-from fmnist.tables import Column, markdown, spread_text
+from fmnist.tables import Column, bullets, cell, markdown, spread_text
 
 
 class Told(NamedTuple):
@@ -34,7 +34,7 @@ def _columns(compared: Compared) -> list[Column]:
     entries, settings = compared.entries, compared.differences()
     validation = [entry.validation for entry in entries]
     scores = {
-        "Validation %": [spread_text(one) if one else "-" for one in validation] if any(validation) else [],
+        "Validation %": [cell(one, spread_text) for one in validation] if any(validation) else [],
         "Test %": [spread_text(entry.over("test_accuracy")) for entry in entries],
         "Test loss": [f"{entry.over('test_loss').mean:.4f}" for entry in entries],
         "Parameters": [f"{entry.trials[0].row['parameters']:,}" for entry in entries],
@@ -54,8 +54,7 @@ def _columns(compared: Compared) -> list[Column]:
 
 def table(told: Told) -> str:
     """The comparison as Markdown that reads well in a terminal."""
-    lines = (f"- {' '.join(line.split())}" for line in [*told.warnings, *told.remarks])
-    return f"{markdown(told.columns)}\n\n" + "\n".join(lines)
+    return f"{markdown(told.columns)}\n\n{bullets([*told.warnings, *told.remarks])}"
 
 
 def write(path: Path | str, compared: Compared, told: Told, classes: Sequence[str]) -> None:

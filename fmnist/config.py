@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmnist.errors import Refused, one_line
+from fmnist.errors import Refused, kind_and_line, one_line
 
 if TYPE_CHECKING:
     from fmnist.metrics import Published
@@ -148,7 +148,7 @@ class Network:
             return import_class(self.class_path)(**self.arguments, **seed)
         except (Exception, SystemExit) as error:
             if self.is_users_own and not isinstance(error, MemoryError):
-                raise Refused(f"{self.class_path}: cannot be built ({_in_words(error)})") from None
+                raise Refused(f"{self.class_path}: cannot be built ({kind_and_line(error)})") from None
             torchs_own = (ArithmeticError, RuntimeError, TypeError)  # of numbers that are not for networks
             if isinstance(error, ValueError) or (self.varied and isinstance(error, torchs_own)):
                 advice = "change --vary" if self.varied else "change --hidden, --kernels, --kernel-size or --pool"
@@ -192,7 +192,7 @@ class Network:
                 raise Refused(f"--batch-size 1: {self.name} has batch norm, which needs 2 or more images") from None
             if not self.is_users_own:
                 raise
-            what = f"cannot take uint8 images [B, 28, 28] ({_in_words(error)})"
+            what = f"cannot take uint8 images [B, 28, 28] ({kind_and_line(error)})"
             raise Refused(f"{self.class_path}: {what}; let fmnist.layers.Pixels be its first stage") from None
         if getattr(logits, "shape", None) != (len(images), 10):
             raise Refused(f"{self.class_path}: its output is not the logits of ten classes, [B, 10]")
@@ -235,14 +235,10 @@ def _import_file(path: str) -> Any:
         _digest(path)  # now, before it is read: it may be edited while the data set is fetched
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a script without a guard around its main ends with the latter
-        raise Refused(f"{path}: cannot be imported ({_in_words(error)})") from None
+        raise Refused(f"{path}: cannot be imported ({kind_and_line(error)})") from None
     finally:
         sys.path.remove(str(file.parent))
     return module
-
-
-def _in_words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {one_line(error)}"
 
 
 @dataclass(frozen=True)

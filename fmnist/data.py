@@ -1,4 +1,4 @@
-"""Fashion-MNIST as tensors in memory: loaded, told apart by release, split and augmented."""
+"""Fashion-MNIST as tensors in memory: loaded, told apart by release, copied for workers, split and augmented."""
 
 import hashlib
 from collections.abc import Callable

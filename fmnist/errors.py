@@ -1,4 +1,4 @@
-"""What goes wrong, said in one line: the errors a user can cause, and the one place that turns them into exit codes."""
+"""What goes wrong, said in one line: errors that a user can cause, here or in a worker, and their exit codes."""
 
 import errno
 import os
@@ -34,14 +34,23 @@ class Stopped(BaseException):
         self.advice = "nothing was in training"
 
 
-def at_most(number: int, words: Sequence[str]) -> list[str]:
-    """The first `number` of `words`, for a sentence; where there are others, how many more they are."""
-    return [*words[:number], f"{len(words) - number} more"] if len(words) > number else list(words)
+def at_most(number: int, words: Sequence[str], of: str = "") -> list[str]:
+    """The first `number` of `words`, for a sentence; where there are others, how many more, and `of` what."""
+    left = len(words) - number
+    if left <= 0:
+        return list(words)
+    return [*words[:number], f"{left} more" + (f" {of}{'s' if left > 1 else ''}" if of else "")]
 
 
 def one_line(error: BaseException, most: int = 200) -> str:
     """What `error` says, on one line of at most `most` characters; what it is, if it says nothing."""
     return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def kind_and_line(error: BaseException, most: int = 200) -> str:
+    """What `error` is, and what it says on one line of at most `most` characters, if anything."""
+    kind, line = type(error).__name__, one_line(error, most)
+    return kind if line == kind else f"{kind}: {line}"
 
 
 def run_main(main: Callable[[], None]) -> int:
@@ -101,7 +110,7 @@ def in_words(error: BaseException) -> str | None:
 
 @contextmanager
 def in_silence() -> Iterator[StringIO]:
-    """Keep what is printed; put what a user can cause in words, as not every exception comes through a pipe."""
+    """Keep what a worker prints; put what a user can cause in words, as not every exception comes through a pipe."""
     said = StringIO()
     try:
         with redirect_stdout(said), redirect_stderr(said):

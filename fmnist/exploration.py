@@ -1,12 +1,13 @@
 """What there is to know of the data set before training: counts, pixel statistics, mean images, look-alikes."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 
 from fmnist.audit import Audit, audit
 from fmnist.data import CLASSES, FashionMNIST
+from fmnist.metrics import ClassStatistics, FigureData, Statistics
 
 
 class Exploration(NamedTuple):
@@ -22,30 +23,6 @@ class Exploration(NamedTuple):
     histogram: np.ndarray  # int [256], pixels of each grey level
     similarity: np.ndarray  # [10, 10], correlation of the mean images
     audit: Audit | None = None  # where one was asked for
-
-
-# What metrics.json holds of an exploration; pixels on the 0..1 scale.
-ClassStatistics = TypedDict(
-    "ClassStatistics",
-    {
-        "class": str,
-        "training images": int,
-        "test images": int,
-        "pixel mean": float,
-        "pixel deviation": float,  # the standard deviation
-        "nearest look-alike": str,  # the class whose mean image correlates most with this one's
-        "correlation": float,
-    },
-)
-Statistics = TypedDict("Statistics", {"pixel mean": float, "pixel deviation": float, "classes": list[ClassStatistics]})
-
-
-class FigureData(TypedDict):
-    """What the figures of the data set show beyond the statistics."""
-
-    pixel_histogram: np.ndarray  # int [256], pixels of each grey level
-    class_means: np.ndarray  # [10, 784], the mean images, grey levels 0..255
-    look_alikes: np.ndarray  # [10, 10], correlation of the mean images
 
 
 def explore(dataset: FashionMNIST, judgements: Sequence[np.ndarray] = ()) -> Exploration:
@@ -95,9 +72,9 @@ def statistics(exploration: Exploration) -> Statistics:
 def figure_data(exploration: Exploration) -> FigureData:
     """Return the rest of what the figures show."""
     return {
-        "pixel_histogram": exploration.histogram,
-        "class_means": exploration.mean_images.round(2).reshape(len(CLASSES), -1),
-        "look_alikes": exploration.similarity,
+        "pixel_histogram": exploration.histogram.tolist(),
+        "class_means": exploration.mean_images.round(2).reshape(len(CLASSES), -1).tolist(),
+        "look_alikes": exploration.similarity.tolist(),
     }
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,6 +74,16 @@ def remove_partial(folder: Path) -> None:
         stray.unlink(missing_ok=True)
 
 
+# Tables
+
+
+def write_csv(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a line per row, under the names of their values. Raises OSError, naming `path`."""
+    import pandas
+
+    write_text(path, pandas.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+
+
 # JSON
 
 
@@ -83,6 +93,14 @@ def write_json(path: Path | str, content: Any) -> None:
     Raises TypeError for what JSON cannot hold, before anything is written, and OSError, naming `path`.
     """
     write_text(path, _lines(plain(content)) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None where there is none, or it is no JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def plain(value: Any) -> Any:

@@ -227,7 +227,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_s
 
 
 class NumpyLearner:
-    """Lets the loop train a network of NumPy arrays that steps by itself, as numpy_ffn.py has one.
+    """Lets the loop train a network of NumPy arrays, which takes its steps by itself.
 
     It is handed arrays for tensors, and a learning rate for each step. torch is used for nothing but to exchange and to
     save the numbers.

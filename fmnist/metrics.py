@@ -217,6 +217,36 @@ class Audit(TypedDict):
     pairs: list[AuditedPair]  # the nearest, the nearest first
 
 
+# Of the data set; pixels on the 0..1 scale.
+ClassStatistics = TypedDict(
+    "ClassStatistics",
+    {
+        "class": str,
+        "training images": int,
+        "test images": int,
+        "pixel mean": float,
+        "pixel deviation": float,  # the standard deviation
+        "nearest look-alike": str,  # the class whose mean image correlates most with this one's
+        "correlation": float,
+    },
+)
+Statistics = TypedDict("Statistics", {"pixel mean": float, "pixel deviation": float, "classes": list[ClassStatistics]})
+
+
+class FigureData(TypedDict, total=False):
+    """What the figures of the data set show beyond the statistics."""
+
+    pixel_histogram: list[int]  # [256], pixels of each grey level
+    class_means: list[list[float]]  # [10][784], the mean images, grey levels 0..255
+    look_alikes: list[list[float]]  # [10][10], correlation of the mean images
+
+
+class Data(FigureData):
+    """The data set; where the recipe explores it, also what its figures show."""
+
+    source: str  # where it came from, in words
+
+
 class Metrics(TypedDict):
     """The content of metrics.json."""
 
@@ -233,8 +263,8 @@ class Metrics(TypedDict):
     threads: int
     versions: dict[str, str]
     release: str  # of the data set: "current", "first", or "own" for the user's own
-    data: dict[str, Any]  # "source", in words; of a recipe that explores also what its pictures show
-    statistics: NotRequired[dict[str, Any]]  # of the data set, where the recipe explores it
+    data: Data
+    statistics: NotRequired[Statistics]  # of the data set, where the recipe explores it
     audit: NotRequired[Audit]  # of the data set, with --audit
     models: dict[str, Model]
     best: str | None  # the network that is best on validation images, where some are held out

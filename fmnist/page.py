@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fmnist.captions import alternative, caption
 from fmnist.files import atomic_write, plain, write_text
 from fmnist.remarks import first_seed, release_warnings, remarks
-from fmnist.study_results import looked_into
+from fmnist.results import looked_into
 from fmnist.tables import (
     Column,
     accuracy_text,

@@ -1,12 +1,12 @@
 """What stands below the tables of results, a sentence a line; made from the content of metrics.json."""
 
 import math
-from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fmnist.config import REPRODUCTION_SEEDS
 from fmnist.errors import at_most
+from fmnist.study_results import spread
 from fmnist.tables import (
     MEASURES,
     gap,
@@ -14,6 +14,8 @@ from fmnist.tables import (
     mean_of,
     percent,
     seed_count,
+    spread_text,
+    trainings_of,
     with_std,
 )
 
@@ -60,8 +62,13 @@ def release_warnings(metrics: "Metrics") -> list[str]:
 
 def _kept(metrics: "Metrics") -> list[str]:
     """Of which seed are the weights and what is drawn of one network."""
-    kept = [f"{model['title']} {first_seed(model)}" for model in metrics["models"].values() if "seeds" in model]
+    kept = [_title(model) for model in metrics["models"].values() if "seeds" in model]
     return [f"Weights kept, confusion matrices and images: {'; '.join(kept)}"] if kept else []
+
+
+def _title(model: "Model") -> str:
+    """The network and, of several seeds, the one that is shown."""
+    return f"{model['title']} {first_seed(model)}" if "seeds" in model else model["title"]
 
 
 def first_seed(model: "Model") -> str:
@@ -93,17 +100,13 @@ def _losses_by_epoch(model: "Model") -> str:
     With too few seeds there is no verdict.
     """
     published = model["published"]["epochs"]
-    runs = [seed["epochs"] for seed in model.get("seeds", [model])]
+    runs = [training["epochs"] for training in trainings_of(model)]
     measured = [[epoch["train_loss"] for epoch in row] for row in zip(*runs, strict=False)][: len(published)]
     verdicts = [epoch["train_loss"]["verdict"] for epoch in model["reproduced_epochs"]]
-    texts = [_mean_and_std(losses, "{:.4f}") for losses in measured]
+    texts = [spread_text(spread(losses), "{:.4f}".format) for losses in measured]
     words = f": {', '.join(verdicts)}" if verdicts and len(runs) >= REPRODUCTION_SEEDS else ""
     figures = ", ".join(f"{epoch['train_loss']:.4f}" for epoch in published)
     return f"{model['title']}, training loss by epoch: {figures} published, {', '.join(texts)} measured{words}"
-
-
-def _mean_and_std(values: Sequence[float], form: str) -> str:
-    return form.format(fmean(values)) + (f" ± {form.format(stdev(values))}" if len(values) > 1 else "")
 
 
 def _minimum(metrics: "Metrics") -> list[str]:
@@ -186,11 +189,7 @@ def _mirrored(metrics: "Metrics") -> list[str]:
 
 def _mistakes(metrics: "Metrics") -> list[str]:
     """How many mistakes of each network are images whose labels look wrong to others."""
-    made = {
-        f"{model['title']} {first_seed(model)}" if "seeds" in model else model["title"]: model["mistakes"]
-        for model in metrics["models"].values()
-        if "mistakes" in model
-    }
+    made = {_title(model): model["mistakes"] for model in metrics["models"].values() if "mistakes" in model}
     return [
         f"{title}: {one['count']:,} mistakes on test images; the labels of {one['suspected']:,} of them look wrong to "
         f"networks that judge them by confident learning, and of {sum(one['surest_suspected'])} of the "
@@ -240,7 +239,7 @@ def study_remarks(metrics: "Metrics") -> list[str]:
     told += f" ({_test(best, number)}){named}"
     lines = [f"Best on validation: {best['title']}", told]
     if "seeds" in best:
-        return [*lines, f"Confusion matrix and images: {best['title']} {first_seed(best)}"]
+        return [*lines, f"Confusion matrix and images: {_title(best)}"]
     return [*lines, "One seed speaks of these trained networks, not of their settings: --seeds 5"]
 
 

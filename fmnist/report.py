@@ -3,18 +3,18 @@
 Made from the content of metrics.json. Imports nothing heavy, for --list's sake.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmnist.config import TrainConfig
-from fmnist.files import plain
+from fmnist.files import plain, read_json
 from fmnist.remarks import release_warnings, remarks
 from fmnist.tables import (
     NOTHING,
     accuracy_text,
+    bullets,
     cell,
     effects_columns,
     legend,
@@ -40,11 +40,10 @@ def results_table(metrics: "Metrics") -> str:
     metrics = plain(metrics)
     columns = results_columns(metrics)
     facts, rows = statistics_columns(metrics)
-    listed = [f"{name}: {value}" for name, value in facts], [*release_warnings(metrics), *remarks(metrics)]
-    facts, below = ("\n".join(f"- {' '.join(line.split())}" for line in lines) for lines in listed)
     effects = effects_columns(metrics)
     tables = (markdown(columns), " ".join(legend(columns)), markdown(effects), " ".join(legend(effects)))
-    parts = (*tables, facts, markdown(rows), below)
+    of_data = (bullets(f"{name}: {value}" for name, value in facts), markdown(rows))
+    parts = (*tables, *of_data, bullets([*release_warnings(metrics), *remarks(metrics)]))
     return "\n\n".join(filter(None, parts))
 
 
@@ -58,10 +57,7 @@ def listing(recipes: "Iterable[Recipe]") -> str:
 
 def reference_run(folder: Path) -> "Metrics | None":
     """Return the metrics.json of the whole run in `folder`; None where there is none."""
-    try:
-        return json.loads((folder / "metrics.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
+    return read_json(folder / "metrics.json")
 
 
 def changes_since(run: "Metrics", recipe: "Recipe") -> list[str]:

@@ -107,6 +107,11 @@ def _provenance() -> dict[str, str]:
     }
 
 
+def looked_into(metrics: Metrics) -> list[str]:
+    """The networks that are looked into one by one: of a study the best on validation alone."""
+    return [metrics["study"]["best"]] if "study" in metrics else list(metrics["models"])
+
+
 def best_kept(trained: "dict[str, list[Trained]]") -> str | None:
     """Return the network whose kept weights are best on validation images; None where none are held out.
 

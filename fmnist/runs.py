@@ -24,7 +24,7 @@ from typing import Any
 from fmnist.checkpoints import Checkpoints
 from fmnist.config import LENGTH_MATTERS, TrainConfig
 from fmnist.errors import Failed, Refused
-from fmnist.files import write_json
+from fmnist.files import read_json, write_json
 from fmnist.metrics import Metrics
 from fmnist.options import FORGOTTEN, NEVER_REMEMBERED, SPREAD, option, read_again
 from fmnist.trials import RECORD
@@ -311,7 +311,7 @@ def _free(path: Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """The content of a run.json, or None if there is none that this version of the program has written."""
-    notes = _read_json(path)
+    notes = read_json(path)
     try:
         files = notes["files"] | notes.get("drawn", {})
         names = [*files, *notes["trainings"]]
@@ -339,10 +339,3 @@ def _digest(path: Path) -> str | None:
     if path.suffix == ".html":
         return "empty" if path.stat().st_size == 0 else "written"
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None

@@ -1,14 +1,12 @@
 """What a study has found: a row per trial for study.csv, a row per combination for its table, and which is best.
 
-Made from the content of metrics.json. Imports pandas only to write, and nothing else that is heavy.
+Made from the content of metrics.json. Imports nothing heavy.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fmnist.files import write_text
 from fmnist.studies import written
 
 if TYPE_CHECKING:
@@ -67,13 +65,6 @@ def _trial(name: str, model: "Model", seed: Mapping[str, Any]) -> dict[str, Any]
 def scored_epoch(epochs: "Sequence[Epoch]") -> int:
     """The epoch, from 1, whose weights were scored: the best on validation, else the last."""
     return next((n for n, row in enumerate(epochs, start=1) if row.get("best")), len(epochs))
-
-
-def write_csv(path: Path | str, models: "Mapping[str, Model]") -> None:
-    """Write a row per trial. Raises OSError, naming `path`, if it cannot be written."""
-    import pandas
-
-    write_text(path, pandas.DataFrame(trials(models)).to_csv(index=False, lineterminator="\n"))
 
 
 def validation_accuracy(model: "Model") -> Spread:
@@ -142,8 +133,3 @@ def _combination(name: str, model: "Model", comparison: "Comparison | None") -> 
 def spread(values: Sequence[float]) -> Spread:
     """Mean and sample standard deviation of at least one value."""
     return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
-
-
-def looked_into(metrics: "Metrics") -> list[str]:
-    """The networks that are looked into one by one: of a study the best on validation alone."""
-    return [metrics["study"]["best"]] if "study" in metrics else list(metrics["models"])

@@ -4,16 +4,16 @@ Accuracies in per cent, published figures in the column after the measured one, 
 heavy, as --list does not either.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.config import REPRODUCTION_SEEDS
-from fmnist.study_results import change, combinations
+from fmnist.study_results import Spread, change, combinations
 
 if TYPE_CHECKING:
     from fmnist.metrics import Comparison, Effect, Metrics, Model, Study
-    from fmnist.study_results import Combination, Spread
+    from fmnist.study_results import Combination
 
 NOTHING = "-"  # a cell without a value
 
@@ -123,7 +123,7 @@ def _measured_and_published(measure: Measure, models: "Sequence[Model]") -> list
     if is_published and measure.key == "test_accuracy":
         pairs = zip(measured, published, strict=True)
         gaps = [None if None in pair else pair[0] - pair[1] for pair in pairs]
-        columns.append(Column("points", "difference", [cell(gap, points) for gap in gaps]))
+        columns.append(Column("points", "difference", [cell(one, points) for one in gaps]))
     return columns
 
 
@@ -227,6 +227,11 @@ def _fact(value: object) -> str:
 # Cells
 
 
+def trainings_of(model: "Model") -> Sequence[Mapping[str, Any]]:
+    """What each seed made of a network: that of a single one stands in the model itself."""
+    return model.get("seeds", [model])
+
+
 def mean_of(model: "Model", key: str) -> float | None:
     """A number of a network, the mean over its seeds if there are several; None if it has none, or none finite."""
     return {**model, **model.get("mean", {})}.get(key)
@@ -238,8 +243,8 @@ def std_of(model: "Model", key: str) -> float | None:
 
 
 def with_std(model: "Model", key: str, write: Callable[[float], str]) -> str:
-    measured, std = mean_of(model, key), std_of(model, key)
-    return cell(measured, write) if std is None else f"{write(measured)} ± {write(std)}"
+    measured = mean_of(model, key)
+    return NOTHING if measured is None else spread_text(Spread(measured, std_of(model, key)), write)
 
 
 def accuracy_text(model: "Model") -> str:
@@ -251,9 +256,9 @@ def seed_count(model: "Model") -> int:
     return len(model["seeds"]) if "seeds" in model else 1
 
 
-def spread_text(spread: "Spread") -> str:
-    """An accuracy over several seeds, in per cent."""
-    return percent(spread.mean) + ("" if spread.std is None else f" ± {percent(spread.std)}")
+def spread_text(spread: Spread, write: Callable[[float], str] = percent) -> str:
+    """A figure over several seeds: an accuracy, in per cent, unless `write` says otherwise."""
+    return write(spread.mean) + ("" if spread.std is None else f" ± {write(spread.std)}")
 
 
 def gap(comparison: "Comparison") -> str:
@@ -264,7 +269,7 @@ def interval_text(interval: Sequence[float] | None) -> str:
     return NOTHING if interval is None else f"{points(interval[0])} to {points(interval[1])}"
 
 
-def cell(value: float | None, write: Callable[[float], str]) -> str:
+def cell(value: Any | None, write: Callable[[Any], str]) -> str:
     return NOTHING if value is None else write(value)
 
 
@@ -286,3 +291,8 @@ def markdown(columns: Sequence[Column]) -> str:
         padded = [text.ljust(width) if left else text.rjust(width) for text in texts]
         laid.append([padded[0], "-" * width if left else "-" * (width - 1) + ":", *padded[1:]])
     return "\n".join(f"| {' | '.join(row)} |" for row in zip(*laid, strict=True))
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A Markdown list, each of `lines` in one line of its own."""
+    return "\n".join(f"- {' '.join(line.split())}" for line in lines)

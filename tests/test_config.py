@@ -135,7 +135,7 @@ BAD = {
     "no such file": (None, "there is no such file"),
     "syntax error": ("class Net(:\n", "SyntaxError"),
     "error on import": ("raise RuntimeError('told\\nyou')", "cannot be imported (RuntimeError: told you)"),
-    "exit on import": ("import sys\nsys.exit()", "cannot be imported (SystemExit"),
+    "exit on import": ("import sys\nsys.exit()", "cannot be imported (SystemExit)"),
     "missing import": ("import no_such_library", "No module named 'no_such_library'"),
     "no such class": ("class Nett: pass\nx = 3", "there is no class Net; my_net.py has Nett"),
     "no class": ("Net = 3", "there is no class Net"),

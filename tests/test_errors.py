@@ -24,6 +24,26 @@ OUT_OF_MEMORY = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("error", "line", "with_kind"),
+    [
+        (ValueError("no\n  number"), "no number", "ValueError: no number"),
+        (KeyError(), "KeyError", "KeyError"),
+        (OSError("abcdefghijkl"), "abcdefghij", "OSError: abcdefghij"),
+    ],
+    ids=["of several lines", "without words", "long"],
+)
+def test_what_an_error_says_is_one_line_of_a_length(error, line, with_kind):
+    assert (errors.one_line(error, 10), errors.kind_and_line(error, 10)) == (line, with_kind)
+
+
+def test_a_sentence_names_so_many_and_counts_the_others():
+    assert errors.at_most(2, ["a", "b"]) == ["a", "b"]
+    assert errors.at_most(2, ["a", "b", "c", "d"]) == ["a", "b", "2 more"]
+    assert errors.at_most(2, ["a", "b", "c"], of="worker") == ["a", "b", "1 more worker"]
+    assert errors.at_most(1, ["a", "b", "c"], of="worker") == ["a", "2 more workers"]
+
+
 @pytest.fixture(autouse=True)
 def _keep_signal_handlers():
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

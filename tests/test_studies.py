@@ -16,7 +16,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fmnist import data, options, remarks, studies, study_results, tables
+from fmnist import data, files, options, remarks, studies, study_results, tables
 from fmnist.config import Network, Recipe
 from fmnist.device import Machine
 from fmnist.errors import Diverged, Failed, Refused
@@ -355,7 +355,7 @@ MODELS = {
 
 
 def test_a_row_per_trial_reads_back_from_the_csv(tmp_path):
-    study_results.write_csv(tmp_path / "study.csv", MODELS)
+    files.write_csv(tmp_path / "study.csv", study_results.trials(MODELS))
     with open(tmp_path / "study.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["name"], row["seed"]) for row in rows] == [(n, s) for n in "abc" for s in "01"]

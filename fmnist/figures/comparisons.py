@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
 
-from fmnist.figures.style import BLUE, GREY, INK, VERMILION, legend_below, looks, sheet
+from fmnist.figures.style import BLUE, GREY, INK, VERMILION, legend_below, looks, sheet, spread_entry
 from fmnist.metrics import Effect, Model
 from fmnist.tables import effect_name, mean_of, std_of
 
@@ -136,8 +136,7 @@ def _notes(models: Mapping[str, Model]) -> list[list[Artist]]:
 
 def _error_note(models: Mapping[str, Model]) -> list[list[Artist]]:
     seeds = max(len(model.get("seeds", ())) for model in models.values())
-    label = f"mean ± standard deviation of {seeds} seeds"
-    return [[Line2D([], [], color=INK, linewidth=1.5, marker="|", ms=6, label=label)]] if seeds else []
+    return [[spread_entry(f"{seeds} seeds")]] if seeds else []
 
 
 # Costs

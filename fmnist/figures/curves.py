@@ -17,7 +17,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from fmnist.figures.style import GREY, INK, Look, legend_below, looks, sheet
 from fmnist.metrics import Epoch, Model
-from fmnist.tables import mean_of, std_of
+from fmnist.study_results import scored_epoch
+from fmnist.tables import mean_of, std_of, trainings_of
 
 VALIDATION = (0, (4, 2))  # the dashes of everything measured on held-out images
 # Around the epoch whose weights are scored, where validation images choose it.
@@ -105,7 +106,7 @@ def model_comparison(path: Path | str, models: Mapping[str, Model], title: str) 
 
 def _runs(model: Model) -> list[list[Epoch]]:
     """The epochs of each training of a network."""
-    return [seed["epochs"] for seed in model["seeds"]] if "seeds" in model else [model["epochs"]]
+    return [training["epochs"] for training in trainings_of(model)]
 
 
 def _steps(model: Model) -> int:
@@ -197,7 +198,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 def _star(axes: Axes, model: Model, colour: str) -> Line2D:
     """Mark the test accuracy at the epoch that is scored, over several seeds the mean one; return its legend entry."""
-    epochs = [(_best(run) or [len(run)])[0] for run in _runs(model)]
+    epochs = [scored_epoch(run) for run in _runs(model)]
     accuracy, error = mean_of(model, "test_accuracy"), std_of(model, "test_accuracy")
     axes.errorbar(np.mean(epochs), accuracy, error, fmt="none", ecolor=INK, elinewidth=1.2, zorder=6)
     axes.plot(np.mean(epochs), accuracy, color=colour, mec="white", zorder=5, **STAR)

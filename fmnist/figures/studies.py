@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from fmnist.figures.style import BLUE, INK, VERMILION, heatmap, legend_below, looks, name_classes, sheet
-from fmnist.studies import spoken, written
+from fmnist.figures.style import BLUE, INK, VERMILION, heatmap, legend_below, looks, name_classes, sheet, spread_entry
+from fmnist.studies import written
 from fmnist.study_results import change
 
 ACROSS = 4  # panels in a row
@@ -143,8 +143,7 @@ def _legend(study: Study, of: str = "") -> list[list[Line2D]]:
 
 
 def _spread_note(of: str) -> list[Line2D]:
-    note = {"color": INK, "linewidth": 1.5, "marker": "|", "ms": 6}
-    return [Line2D([], [], label=f"mean ± standard deviation of {of}; each trial a ring", **note)]
+    return [spread_entry(f"{of}; each trial a ring")]
 
 
 # Changes of a baseline
@@ -232,7 +231,7 @@ def _cell(sample: Sequence[float]) -> str:
 
 def _panel_words(study: Study, panel: Mapping[str, str]) -> list[str]:
     """What a panel is of: its network, where there are several, and the value of the third setting."""
-    third = [f"{spoken(name).replace('-', ' ')} {value}" for name, value in panel.items() if name != "network"]
+    third = [f"{name.replace('_', ' ')} {value}" for name, value in panel.items() if name != "network"]
     return [panel["network"], *third] if len(study.networks) > 1 or not third else third
 
 

@@ -148,6 +148,12 @@ def legend_below(figure: Figure, groups: Sequence[Sequence[Artist]]) -> None:
     figure.legend(handles=filled, loc="outside lower center", ncols=columns)
 
 
+def spread_entry(of: str) -> Line2D:
+    """The legend's entry for error bars: `of` how many seeds."""
+    label = f"mean ± standard deviation of {of}"
+    return Line2D([], [], color=INK, linewidth=1.5, marker="|", ms=6, label=label)
+
+
 def heatmap(axes: Axes, shades: np.ndarray, texts: Sequence[Sequence[str]]) -> None:
     """Draw `texts` [R, C] on cells as dark as `shades`, 0..1; the middle of cell (0, 0) is at (0.5, 0.5)."""
     import seaborn
