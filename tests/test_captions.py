@@ -4,7 +4,7 @@ import pytest
 
 from fmnist import captions
 from tests.helpers.figure_checks import CALIBRATION, MISTAKES
-from tests.test_report import metrics, network, with_seeds
+from tests.helpers.runs import metrics, network, with_seeds
 
 ROW = {"training images": 6000, "test images": 1000, "nearest look-alike": "Shirt"}
 HELD_OUT = {"validation_loss": 0.3, "validation_accuracy": 0.9}

@@ -13,7 +13,8 @@ import pytest
 
 from fmnist.evaluation import Predictions
 from fmnist.page import write_report
-from tests.test_report import EVIL, evil_run, metrics, network, write
+from tests.helpers.runs import metrics, network
+from tests.test_page import EVIL, evil_run, write
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
