@@ -423,7 +423,7 @@ def test_a_value_that_is_pointed_at_is_added_up_and_its_field_lights_up(small, p
     hovered = seen["hovered"]
     value = values["features.conv1"][3, 4, 10]
     assert hovered["place"].replace(MINUS, "-") == f"Kernel 3, row 4, column 10 = {value:.3f}"
-    bias = float(small.features.conv1.bias[3])
+    bias = float(small.features.conv1.bias.detach()[3])
     assert sum(map(sum, hovered["products"])) + bias == pytest.approx(float(value), abs=0.05)
     assert f"Bias: {bias:.3f}" in hovered["sum"]
     assert f"Sum: {value:.3f}" in hovered["sum"]
