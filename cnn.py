@@ -43,14 +43,14 @@ class CNN(nn.Module):
     pool_after   numbers, from 1, of the convolutions whose maps are downsampled; None is all of them
     dense        units of each hidden layer after the convolutions
     activation   "relu" or "leaky_relu"
-    norm         batch norm "before" or "after" each convolution's activation, or "foldable": before it, but behind the
+    norm         batch norm "before" or "after" each convolution's activation, or "foldable": before it, but after the
                  pooling, where there are fewer values to normalise, without a scale, in place of the convolution's
                  bias, and in the dense layers as well; or None
-    identity     whether convolutions start as the identity, and hand on their input until they learn better
+    identity     whether convolutions start as the identity, and pass their input through until they learn better
     cosines      whether the first convolution's kernels are cosines, and do not learn: see `cosine_kernels`
     dense_norm   "layer" or "batch" norm after each dense layer's activation, or None
-    conv_dropout fraction of the values dropped behind each downsampling, and
-    dropout      behind each dense layer
+    conv_dropout fraction of the values dropped after each downsampling, and
+    dropout      after each dense layer
     mean, std    of the pixels, on the 0..1 scale, and
     size         height and width to which images are resized: see `Pixels`
     """
@@ -195,7 +195,7 @@ class ResNet18(nn.Module):
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """The convolution `other`, which learns from a map that its kernels see whole by one matrix product.
+    """The convolution `other`, in training on the CPU one matrix product where its kernels cover the whole map.
 
     For square kernels on square maps, without bias, groups or dilation, padded with zeros: what ResNet-18 has.
 

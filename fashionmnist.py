@@ -152,7 +152,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("recipe", nargs="?", choices=RECIPES, help="the experiment to run [classic]")
     add("--list", action="store_true", help="print the recipes and their networks, and exit")
-    words = "go on with the run that was stopped in this output folder; with other words beside it, begin it if need be"
+    words = "go on with the run that was stopped in this output folder; with a recipe or options, else start it"
     add("--resume", action="store_true", help=words)
     options.add_compare(parser)
     options.add_folders(parser, HERE)

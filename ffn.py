@@ -24,7 +24,7 @@ class FFN(nn.Sequential):
     Raises ValueError, in words for the user, if a layer has no units.
 
     hidden     units of each hidden layer
-    dropout    fraction of the values that is dropped behind each hidden layer
+    dropout    fraction of the values that is dropped after each hidden layer
     norm       batch norm "before" the ReLU of each hidden layer, or "foldable": there too, but without a scale, and in
                place of the linear layer's bias; or None
     mean, std  of the pixels, on the 0..1 scale: see `Pixels`

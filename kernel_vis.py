@@ -143,11 +143,7 @@ def read_sample(asked: argparse.Namespace, release: str) -> "tuple[Sample, Fashi
     from fmnist import data
 
     if not asked.image:
-        dataset = data.load(asked.data_dir)
-        if dataset.release != release:
-            raise Refused(
-                f"--data-dir {asked.data_dir}: {data.RELEASES[dataset.release]}, and the network was trained on another"
-            )
+        dataset = data.load_same(asked.data_dir, release)
         return data.test_image(dataset, asked.index or 0), dataset
     from fmnist import photograph
 

@@ -54,7 +54,7 @@ class NumpyFFN:
         return rows * (0.99 / 255) + 0.01
 
     def targets(self, labels: np.ndarray) -> np.ndarray:
-        """Class numbers [B] as wanted outputs [B, 10]: 0.99 at the class, 0.01 elsewhere."""
+        """Class numbers [B] as target outputs [B, 10]: 0.99 at the class, 0.01 elsewhere."""
         targets = np.full((len(labels), self.CLASSES), self.LOW, self.dtype)
         targets[np.arange(len(labels)), labels] = self.HIGH
         return targets
@@ -134,7 +134,7 @@ class NumpyFFN:
         return {name: array.copy() for name, array in self.parameters().items()}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Copies in the values of a `state_dict`. ValueError names a missing, unknown or misshapen key."""
+        """Copies in the values of a `state_dict`. ValueError names a missing, unknown or reshaped key."""
         parameters = self.parameters()
         for name in state.keys() - parameters.keys():
             raise ValueError(f"{name}: not a parameter of this network")

@@ -65,9 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     networks = [network for recipe in RECIPES.values() for network in recipe.networks]
     model, content = checkpoints.rebuild(asked.weights, networks)
-    dataset = data.load(asked.data_dir.resolve(), log=lambda _: None)
+    dataset = data.load_same(asked.data_dir.resolve(), content["release"], log=lambda _: None)
     images, labels = dataset.test_images[: asked.images].numpy(), dataset.test_labels[: asked.images].numpy()
-    print(f"{content['title']}, {len(images)} test images, of which it tells {accuracy(model, images, labels):.1%}:\n")
+    correct = accuracy(model, images, labels)
+    print(f"{content['title']}, {len(images)} test images, of which it classifies {correct:.1%} correctly:\n")
     print(table(["photographed", "known", "accuracy", "kept"], rows(model, images, labels)))
 
 

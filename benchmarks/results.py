@@ -43,7 +43,7 @@ def overview() -> str:
     rows = []
     for recipe in RECIPES.values():
         run = report.reference_run(report.REFERENCE / recipe.name)
-        published = [tables.cell(network.published.get("test_accuracy"), tables.percent) for network in recipe.networks]
+        published = [report.published_accuracy(recipe, network) for network in recipe.networks]
         models = run["models"] if run else {}
         mark = "\\*" if run and report.changes_since(run, recipe) else ""
         measured = [
@@ -56,7 +56,7 @@ def overview() -> str:
 
 
 def _listed(cells: list[str]) -> str:
-    return tables.NOTHING if cells and set(cells) == {tables.NOTHING} else ", ".join(cells)
+    return cells[0] if len(set(cells)) == 1 < len(cells) else ", ".join(cells)
 
 
 def section(recipe: Recipe, run: Metrics) -> str:

@@ -14,7 +14,7 @@ STAGES = (nn.Conv2d, nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Adapt
 
 
 class Stage(NamedTuple):
-    """One layer and what it put out for one image."""
+    """One layer and its output for one image."""
 
     name: str  # of the module; a module that is used again has " (2)" behind its name
     kind: str  # in words, e.g. "Conv2d 3x3"

@@ -1,4 +1,4 @@
-"""The data set's own faults: labels that look wrong, and images that come twice.
+"""The data set's own faults: labels that look wrong, and near-duplicate images.
 
 Labels by confident learning (Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset
 Labels", Journal of Artificial Intelligence Research 70, 2021), from the probabilities of networks that have not learnt

@@ -108,7 +108,7 @@ def _question(ours: dict[str, str], place: str) -> Callable[[], str | None]:
 
 
 def fault(theirs: dict[str, str], place: str) -> str | None:
-    """How the program here differs from `theirs`, whose numbers it would not give, or why it cannot write; or None."""
+    """How the program here differs from `theirs`, so that numbers may differ, or why it cannot write; or None."""
     ours = program(*(name for name in theirs if name.endswith(".py")))
     others = [f"{name} {ours[name]} instead of {theirs[name]}" for name in theirs if ours[name] != theirs[name]]
     if others:

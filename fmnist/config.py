@@ -43,9 +43,9 @@ class TrainConfig:
     lr: float = _option(1e-3, "learning rate; its peak, where the schedule has one", 1e-9, 100)
     optimizer: str = _option("adam", "optimizer", choices=OPTIMIZERS)
     momentum: float = _option(0.0, "momentum of SGD", 0, 0.9999)
-    nesterov: bool = _option(False, "take Nesterov's momentum for SGD's")
+    nesterov: bool = _option(False, "Nesterov momentum in SGD")
     weight_decay: float = _option(0.0, "weight decay", 0, 10)
-    decay_norms: bool = _option(True, "let weight decay act on norms and biases too, not on kernels and matrices alone")
+    decay_norms: bool = _option(True, "apply weight decay to norms and biases too, not to kernels and matrices alone")
     schedule: str = _option(
         "constant",
         "learning-rate schedule; plateau cuts by ten after more than 3 epochs without a better loss",
@@ -53,7 +53,7 @@ class TrainConfig:
     )
     warmup: float = _option(0.3, "fraction of the steps before the peak of a one-cycle or linear schedule", 0.01, 0.99)
     label_smoothing: float = _option(0.0, "fraction of the target that is spread over all classes", 0, 0.99)
-    augment: bool = _option(False, "flip each training image at random, and shift it")
+    augment: bool = _option(False, "mirror each training image left to right at random, and shift it")
     shift: int = _option(2, "pixels by which augmentation shifts an image at the most, down and across", 0, 27)
     cutout: int = _option(0, "side, in pixels, of a square that is blackened in each training image", 0, 28)
     validation: float = _option(0.0, "fraction of the training images held out for validation", 0, 0.9)
@@ -130,7 +130,7 @@ class Network:
         return self._construct()
 
     def outline(self) -> Any:
-        """Build it on the meta device, where shapes flow and nothing is computed or drawn. Raises as `build` does.
+        """Build it on the meta device, where shapes are inferred, and nothing is computed or drawn. Raises as `build`.
 
         A network of the user's own is built as it is: not all that users write can be run there, and what it draws
         besides its weights must be what it drew when it was trained.
@@ -260,6 +260,7 @@ class Recipe:
     notes: tuple[str, ...] = ()  # printed below the results
     findings: tuple[str, ...] = ()  # of whole runs; printed too, where options or data make no other experiment of it
     published_minimum: float | None = None  # test accuracy that all its networks surpass, as their author reports
+    published_release: str = "current"  # of the data set, on which the published figures were measured
     study: Mapping[str, list[Any]] = field(default_factory=dict)  # settings that are varied, with all their values
     is_published: bool = True  # whether its networks are trained as published, and not by settings of the user's own
 

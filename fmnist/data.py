@@ -101,6 +101,17 @@ def load(data_dir: Path | str, log: Callable[[str], None] = print, fetch: bool =
     return dataset
 
 
+def load_same(data_dir: Path, release: str, log: Callable[[str], None] = print) -> FashionMNIST:
+    """Return the data set of the `release` that a network was trained on: others have some of its training images.
+
+    Raises Refused as `load` does, and for another release.
+    """
+    dataset = load(data_dir, log)
+    if dataset.release != release:
+        raise Refused(f"--data-dir {data_dir}: {RELEASES[dataset.release]}, and the network was trained on another")
+    return dataset
+
+
 def write_copy(dataset: FashionMNIST, folder: Path) -> None:
     """Write the data set into `folder` as it is in memory, for `read_copy`."""
     for name, tensor in zip(FashionMNIST._fields, dataset[:4], strict=False):

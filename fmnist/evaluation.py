@@ -1,4 +1,4 @@
-"""What a trained network is worth: its predictions, accuracies, confusion matrix and per-class figures."""
+"""How well a trained network performs: its predictions, accuracies, confusion matrix and per-class figures."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,9 +1,9 @@
 """Why a network answers as it does: which pixels of one image speak for a class, by four methods, with captum.
 
-Every method explains the score (logit) of a class, before softmax: a probability near 1 hardly moves, whatever is
-done to the image. Networks eat bytes, and bytes have no gradient; but every stage that prepares them gives the same for
-the same numbers as float32, with a gradient. So the explanations are of the image itself, 28x28 on its scale of 0 to
-255, for any network whose answer to floats is its answer to bytes; `Pixels`, resizing included, is part of the network.
+Every method explains the score (logit) of a class, before softmax: a probability near 1 hardly moves, whatever is done
+to the image. Networks take bytes, and bytes have no gradient; but every stage that prepares them gives the same for the
+same numbers as float32, with a gradient. So the explanations are of the image itself, 28x28 on its scale of 0 to 255,
+for any network whose answer to floats is its answer to bytes; `Pixels`, resizing included, is part of the network.
 """
 
 from collections.abc import Sequence

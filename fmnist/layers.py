@@ -15,10 +15,10 @@ LEVELS = 2**16  # of 16 bits
 class Pixels(nn.Module):
     """A network's first stage: turns the data set's bytes into what its author fed it.
 
-    Maps uint8 [B, 28, 28] to float32 [B, 1, size, size]: to 0..1, less `mean`, by `std`; resized, if `size` is another,
-    bilinearly and with antialiasing, as torchvision resizes. A photograph, a test and a training image thus cannot be
-    prepared differently, and the weights need no word on how their images were. Raises ValueError for numbers that
-    prepare no image: they may come from a weights file.
+    Maps uint8 [B, 28, 28] to float32 [B, 1, size, size]: to 0..1, minus `mean`, divided by `std`; resized, if `size` is
+    another, bilinearly and with antialiasing, as torchvision resizes. A photograph, a test and a training image thus
+    cannot be prepared differently, and the weights need no word on how their images were. Raises ValueError for numbers
+    that prepare no image: they may come from a weights file.
     """
 
     def __init__(self, mean: float = MEAN, std: float = STD, size: int = 28) -> None:
@@ -41,9 +41,9 @@ class Pixels(nn.Module):
 class Dropout(nn.Dropout):
     """nn.Dropout that on a CPU draws 64 bits for four values, not for one.
 
-    The same function of other draws: a value is dropped with probability `p`, rounded to 1/65,536, and what is kept is
-    scaled up for that very fraction. torch draws value by value, on one thread, wherever it does not use Intel's
-    library.
+    The same distribution from other random numbers: a value is dropped with probability `p`, rounded to 1/65,536, and
+    what is kept is scaled up for that very fraction. torch draws value by value, on one thread, wherever it does not
+    use Intel's library.
     """
 
     def forward(self, values: Tensor) -> Tensor:  # of any shape
@@ -68,7 +68,7 @@ Norm = TypeVar("Norm", nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def without_scale(norm: Norm) -> Norm:
-    """Take its scale from a batch norm, which then but shifts what it has normalised, and return it.
+    """Take its scale from a batch norm, which then only shifts what it has normalised, and return it.
 
     Once trained, it multiplies by numbers above zero, where a scale of its own could be negative. So it commutes with
     taking a maximum, and folds into the layer before it, which has no bias, even across a max-pooling: the same

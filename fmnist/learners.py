@@ -57,7 +57,7 @@ def make_learner(model: Any, config: TrainConfig, machine: Machine, total_steps:
 
 
 def log_probabilities(learner: Learner, images: Tensor) -> Tensor:
-    """Return the learner's float32 [N, 10] on the CPU for uint8 images [N, 28, 28], scored in big batches."""
+    """Return the learner's float32 [N, 10] on the CPU for uint8 images [N, 28, 28], scored in batches."""
     scores = torch.empty(len(images), 10)  # at once: small tensors that stay would splinter the memory of the big ones
     for part, batch in zip(scores.split(EVALUATION_BATCH), images.split(EVALUATION_BATCH), strict=True):
         part.copy_(learner.log_probabilities(batch))
@@ -203,7 +203,7 @@ def _adam_step(optimizer: torch.optim.Adam, group: dict[str, Any], learning: lis
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Any:
-    """Build the learning-rate schedule; plateau moves after an epoch, those of LENGTH_MATTERS at every step."""
+    """Build the learning-rate schedule; plateau is updated after an epoch, those of LENGTH_MATTERS at every step."""
     if config.schedule == "one-cycle":
         # OneCycleLR divides by zero if the warm-up is exactly one step.
         warmup = config.warmup if config.warmup * (total_steps + 1) != 1 else config.warmup * (1 - 1e-9)

@@ -54,7 +54,7 @@ class PublishedEpoch(TypedDict):
 
 
 class Published(TypedDict, total=False):
-    """What a network's author reports, as far as he does."""
+    """What a network's author reports; what is not reported is missing."""
 
     parameters: int
     test_accuracy: float

@@ -118,7 +118,7 @@ RUN_OPTIONS = {
     "jobs": {
         "type": jobs,
         "metavar": "N",
-        "help": "train so many networks side by side, each by its part of the threads; auto: what suits this machine "
+        "help": "train so many networks side by side, each with its share of the threads; auto: one for each CPU core "
         "[1: one after another]",
     },
     "cluster": {
@@ -129,7 +129,7 @@ RUN_OPTIONS = {
     "audit": {
         "action": "store_true",
         "default": None,
-        "help": "look for labels that look wrong, by five networks, and for images that come twice: of explore alone",
+        "help": "look for labels that look wrong, by five networks, and for near-duplicate images (explore only)",
     },
     "device": {"choices": DEVICES, "help": "where to compute [auto: the best there is]"},
     "precision": {"choices": PRECISIONS, "help": "number format of the training [auto: what the processor is fast at]"},

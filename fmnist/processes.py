@@ -24,7 +24,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB
 
 @contextmanager
 def started(count: int, each: int, folder: Path) -> Iterator[tuple[Executor, Callable]]:
-    """Start `count` processes of `each` so many threads; yield an executor on them, and what they are to call.
+    """Start `count` processes with `each` threads apiece; yield an executor on them, and what they are to call.
 
     Whatever ends the block ends them all.
     """

@@ -93,12 +93,21 @@ def _recipe_block(recipe: "Recipe", reference: "Metrics | None") -> str:
         lines.append(f"trained once in {minutes:.1f} minutes on {reference['device']} in {reference['precision']}")
         if changes := changes_since(reference, recipe):
             lines.append(f"measured before the recipe changed: {'; '.join(changes)}")
-    lines += [_network_line(network, measured.get(network.name)) for network in recipe.networks]
+    lines += [_network_line(recipe, network, measured.get(network.name)) for network in recipe.networks]
     return "\n    ".join([*lines, *recipe.notes])
 
 
-def _network_line(network: "Network", model: "Model | None") -> str:
-    published = cell(network.published.get("test_accuracy"), percent)
+def published_accuracy(recipe: "Recipe", network: "Network") -> str:
+    """The published test accuracy of a network in per cent; "> 90", where one is published of all alike."""
+    if recipe.published_minimum is not None:
+        return f"> {100 * recipe.published_minimum:g}"
+    return cell(network.published.get("test_accuracy"), percent)
+
+
+def _network_line(recipe: "Recipe", network: "Network", model: "Model | None") -> str:
+    published = published_accuracy(recipe, network)
     measured = accuracy_text(model) if model else NOTHING
-    name = f"{network.name:<12} {network.title:<24} {network.training.epochs:>3} epochs"
-    return f"{name}   test accuracy: {published:>5} published, {measured:>5} measured"
+    widest = (max(len(getattr(one, key)) for one in recipe.networks) for key in ("name", "title"))
+    name, title = (f"{getattr(network, key):<{width}}" for key, width in zip(("name", "title"), widest, strict=True))
+    epochs = f"{network.training.epochs:>3} epoch{' ' if network.training.epochs == 1 else 's'}"
+    return f"{name}  {title}  {epochs}   test accuracy: {published:>5} published, {measured:>5} measured"

@@ -77,12 +77,13 @@ LEGEND = {
     "the interval of each row by itself.",
     "p": "p: how often chance alone would make so large a difference, adjusted by Holm's method over all comparisons "
     "of the table: so a row whose own interval leaves out 0 may still not be told apart.",
-    "To tell": "To tell: about so many seeds would show a difference of that size, in four studies of five.",
+    "Seeds needed": "Seeds needed: about so many would show a difference of that size, in four studies of five.",
     "Effect": "Effect: in points of test accuracy, of one value in place of the other, averaged over the other "
     "factors; of an interaction, half the difference between one factor's effects at the two values of the other. "
     "Intervals and tests rest on the variance between seeds; with one seed, on the interactions, taken for noise.",
-    "Seeds": f"±: standard deviation over the seeds. From {REPRODUCTION_SEEDS} seeds, a published figure is reproduced "
-    "if it lies in the 95 % prediction interval for one more, and exceeded if measured ones are better than that.",
+    "Seeds": "±: standard deviation over the seeds.",
+    "published": f"From {REPRODUCTION_SEEDS} seeds, a published figure is reproduced if it lies in the 95 % prediction "
+    "interval for one more, and exceeded if measured ones are better than that.",
 }
 HEADERS = {"pixel deviation": "pixel standard deviation"}  # of the data set's statistics, where not as in metrics.json
 
@@ -182,7 +183,7 @@ def _differences(comparisons: "Sequence[Comparison | None]") -> dict[str, list[s
         "Points": gap,
         "95 % interval": lambda one: interval_text(one["interval"]),
         "p": _p,
-        "To tell": lambda one: cell(one.get("seeds_needed"), "{:,}".format),
+        "Seeds needed": lambda one: cell(one.get("seeds_needed"), "{:,}".format),
     }
     cells = {header: [write(one) if one else NOTHING for one in comparisons] for header, write in columns.items()}
     return {header: texts for header, texts in cells.items() if set(texts) != {NOTHING}}
@@ -278,6 +279,8 @@ def cell(value: Any | None, write: Callable[[Any], str]) -> str:
 
 def legend(columns: Iterable[Column]) -> list[str]:
     headers = {column.header for column in columns}
+    if "Seeds" not in headers:  # one seed judges nothing that is published
+        headers -= {"published"}
     return [words for header, words in LEGEND.items() if header in headers]
 
 

@@ -33,7 +33,7 @@ def fit(
 
     `training_data` is on the learner's device. `progress` says what was already trained, as `resume` returns it. The
     state is saved after every epoch. Every draw of an epoch follows from (seed, epoch), so that a resumed training
-    takes the very steps of an unbroken one. Raises Diverged if the loss is no longer finite.
+    takes the same steps as an uninterrupted one. Raises Diverged if the loss is no longer finite.
     """
     images, labels, train_indices, validation_indices = training_data
     history, best_state = progress.history, progress.best_state
@@ -72,7 +72,7 @@ def fit(
 
 
 def resume(learner: Learner, checkpoints: Checkpoints) -> Progress:
-    """Bring `learner` to its newest sound checkpoint and return what was trained so far: nothing if there is none."""
+    """Bring `learner` to its newest intact checkpoint and return what was trained so far: nothing if there is none."""
     checkpoint = checkpoints.newest()
     if checkpoint is None:
         return Progress()

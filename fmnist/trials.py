@@ -5,7 +5,8 @@
     RECIPE/checkpoints/NAME-seedN/trial.json        all its numbers; written last: a trial that has it is finished
 
 A run is a list of trials and what is made of them. They know nothing of each other: they may be trained one after
-another, side by side (`fmnist.workers`), or on other machines (`fmnist.cluster`), and end in the same bits.
+another, side by side (`fmnist.workers`), or on other machines (`fmnist.cluster`), and end in the same bits at an equal
+number of threads.
 """
 
 import json

@@ -202,22 +202,27 @@ def test_the_list_says_of_each_recipe_what_was_published_by_whom_and_measured(tm
         name="ffn", title="FFN", training=SimpleNamespace(epochs=20), published={"test_accuracy": 0.8836}
     )
     own = SimpleNamespace(name="own", title="Own", training=SimpleNamespace(epochs=3), published={})
-    recipe = SimpleNamespace(
-        name="two", title="FFN and own", summary="in short", source="A. Author", networks=(ffn, own), notes=("A note.",)
-    )
+    how = {"summary": "in short", "source": "A. Author", "notes": ("A note.",), "published_minimum": None}
+    recipe = SimpleNamespace(name="two", title="FFN and own", networks=(ffn, own), **how)
+    of_all = SimpleNamespace(name="all", title="own", networks=(own,), **how | {"notes": (), "published_minimum": 0.9})
     bare = SimpleNamespace(name="explore", title="the data", summary="no network", source="", networks=(), notes=())
     (tmp_path / "two").mkdir()
     files.write_json(tmp_path / "two" / "metrics.json", metrics(models={"ffn": with_seeds(training_seconds=90.0)}))
     monkeypatch.setattr(report, "REFERENCE", tmp_path)
-    assert report.listing([recipe, bare]).splitlines() == [
+    assert report.listing([recipe, of_all, bare]).splitlines() == [
         "two: FFN and own",
         "    in short",
         "    published by A. Author",
         "    trained once in 1.5 minutes on cpu in fp32",
         "    measured before the recipe changed: the networks were ffn",
-        "    ffn          FFN                       20 epochs   test accuracy: 88.36 published, 88.50 ± 0.12 measured",
-        "    own          Own                        3 epochs   test accuracy:     - published,     - measured",
+        "    ffn  FFN   20 epochs   test accuracy: 88.36 published, 88.50 ± 0.12 measured",
+        "    own  Own    3 epochs   test accuracy:     - published,     - measured",
         "    A note.",
+        "",
+        "all: own",
+        "    in short",
+        "    published by A. Author",
+        "    own  Own    3 epochs   test accuracy:  > 90 published,     - measured",
         "",
         "explore: the data",
         "    no network",

@@ -98,6 +98,14 @@ def test_what_is_published_is_judged_by_the_same_experiment_alone():
     assert other_data["models"]["cnn"]["reproduction"] == other_settings["models"]["cnn"]["reproduction"] == {}
 
 
+def test_what_is_published_on_the_first_release_is_judged_there_as_on_todays():
+    recipe = RECIPES["evolution"]
+    runs = {network.name: [trained(network, 0, epochs(None, None))] for network in recipe.networks}
+    for release, judged in (("first", True), ("current", True), ("own", False)):
+        collected = collect(runs, None, DATASET._replace(release=release), recipe)
+        assert bool(collected["models"]["v3"]["reproduction"]) is judged, release
+
+
 def test_what_is_said_of_a_network_from_several_seeds():
     collected = collect(both(), dataset=DATASET._replace(release="current"))
     cnn, network = collected["models"]["cnn"], CLASSIC.networks[1]

@@ -25,7 +25,7 @@ from fmnist.metrics import Metrics, Model
 EXTRA = {
     "gains": "what each network gained over the one before",
     "cost": "accuracy against parameters, multiply-adds and time",
-    "steps": "the losses by step instead of by epoch",
+    "steps": "the training loss by step, and the validation loss after each epoch",
     "layers": "kernels and activation maps of every convolutional network",
     "best layers": "the same of the network that is best on the validation images",
 }
