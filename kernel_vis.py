@@ -143,7 +143,7 @@ def read_sample(asked: argparse.Namespace, release: str) -> "tuple[Sample, Fashi
     from fmnist import data
 
     if not asked.image:
-        dataset = data.load_same(asked.data_dir, release)
+        dataset = data.load_release(asked.data_dir, release)
         return data.test_image(dataset, asked.index or 0), dataset
     from fmnist import photograph
 

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     networks = [network for recipe in RECIPES.values() for network in recipe.networks]
     model, content = checkpoints.rebuild(asked.weights, networks)
-    dataset = data.load_same(asked.data_dir.resolve(), content["release"], log=lambda _: None)
+    dataset = data.load_release(asked.data_dir.resolve(), content["release"], log=lambda _: None)
     images, labels = dataset.test_images[: asked.images].numpy(), dataset.test_labels[: asked.images].numpy()
     correct = accuracy(model, images, labels)
     print(f"{content['title']}, {len(images)} test images, of which it classifies {correct:.1%} correctly:\n")

@@ -101,10 +101,10 @@ def load(data_dir: Path | str, log: Callable[[str], None] = print, fetch: bool =
     return dataset
 
 
-def load_same(data_dir: Path, release: str, log: Callable[[str], None] = print) -> FashionMNIST:
-    """Return the data set of the `release` that a network was trained on: others have some of its training images.
+def load_release(data_dir: Path, release: str, log: Callable[[str], None] = print) -> FashionMNIST:
+    """Return the data set as `load` does, if it is of the `release` that a network was trained on.
 
-    Raises Refused as `load` does, and for another release.
+    The test images of another release are partly its training images. Raises Refused as `load` does, and for those.
     """
     dataset = load(data_dir, log)
     if dataset.release != release:
