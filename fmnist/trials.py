@@ -140,10 +140,17 @@ def train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool] = l
     """
     with _held(trial):
         if trial.is_finished():
-            trial.checkpoints.finish()  # unless a kill came before it
+            trial.checkpoints.finish()  # where a kill came before it
             print(f"{trial.network.title}, seed {trial.network.training.seed}, trained already")
         else:
             _train(trial, dataset, is_wanted)
+
+
+def tidy(trial: Trial) -> None:
+    """Drop what a finished `trial` need not keep, where a kill came before that, or a worker is about to do so."""
+    if len(trial.checkpoints.paths()) > 1:
+        with _held(trial):
+            trial.checkpoints.finish()
 
 
 @contextmanager

@@ -77,7 +77,12 @@ def _failures(
     """Train every trial that is not finished; return the errors of those that failed, by name."""
     if "cluster" not in options and jobs(options, len(planned)) == 1:
         return _train_in_turn(planned, dataset)
-    left = [trial for trial in planned if not trial.is_finished()]
+    left = []
+    for trial in planned:
+        if trial.is_finished():
+            trials.tidy(trial)
+        else:
+            left.append(trial)
     if len(left) < len(planned):
         print(f"{len(planned) - len(left)} of {len(planned)} trials are trained already")
     if not left:

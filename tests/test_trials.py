@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 from torch.nn import functional as F
 
-from fmnist import checkpoints, data, evaluation, metrics, results, trials
+from fmnist import checkpoints, data, evaluation, metrics, results, trials, workers
 from fmnist.config import Network, Recipe, TrainConfig
 from fmnist.data import FashionMNIST
 from fmnist.device import Machine
@@ -152,6 +152,19 @@ def test_a_finished_trial_is_not_touched(trial, no_scores, capsys):
     trials.train(trial, DATASET)
     assert "FFN, seed 0, trained already" in capsys.readouterr().out
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in trial.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("options", [{}, {"jobs": 2}], ids=["in turn", "side by side"])
+def test_what_a_kill_kept_a_finished_trial_from_dropping_is_dropped_by_the_next_run(options, tmp_path, monkeypatch):
+    (one,) = planned(tmp_path)
+    with monkeypatch.context() as killed:
+        killed.setattr(checkpoints.Checkpoints, "finish", lambda _: None)
+        trials.train(one, DATASET)
+    assert one.is_finished()
+    assert len(one.checkpoints.paths()) > 1
+    assert workers.train_all([one], DATASET, options, tmp_path) == {}
+    (path,) = one.checkpoints.paths()
+    assert checkpoints.load(path, "finished")["finished"]
 
 
 @pytest.mark.parametrize(
