@@ -13,7 +13,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -162,7 +162,8 @@ def _held(trial: Trial) -> Iterator[None]:
     trial.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
         yield
-    lock.unlink(missing_ok=True)
+        with suppress(OSError):  # on Windows nobody removes an open file; FileLock does so there once it has let go
+            lock.unlink()  # while it is held: whoever takes it next would else lose the file, and a third one not wait
 
 
 class _Watched(Checkpoints):
