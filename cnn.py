@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fmnist.layers import MEAN, STD, Dropout, Pixels, without_scale
+from fmnist.layers import MEAN, STD, Dropout, FoldableNorm, Pixels
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": partial(nn.LeakyReLU, 0.1)}  # its slope below zero
 POOLS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
@@ -93,8 +93,8 @@ class CNN(nn.Module):
             if cosines and n == 1:
                 _fix_cosines(conv)
             layers[f"conv{n}"] = conv  # [B, width, size, size]
-            batch_norm = nn.BatchNorm2d(width) if norm else None
-            layers |= _in_order(n, activation, without_scale(batch_norm) if foldable else batch_norm, norm, pooling)
+            batch_norm = (FoldableNorm if foldable else nn.BatchNorm2d)(width) if norm else None
+            layers |= _in_order(n, activation, batch_norm, norm, pooling)
             if conv_dropout and n in halved:
                 layers[f"dropout{n}"] = Dropout(conv_dropout)
             channels, size = width, (size + 2 * pad - kernel_size) // stride + 1
@@ -108,7 +108,7 @@ class CNN(nn.Module):
         for n, units in enumerate(dense, start=1):
             layers[f"linear{n}"] = nn.Linear(inputs, units, bias=not foldable)  # [B, units]
             if foldable:
-                layers[f"batch_norm{n}"] = without_scale(nn.BatchNorm1d(units))
+                layers[f"batch_norm{n}"] = FoldableNorm(units)
             layers[f"{activation}{n}"] = ACTIVATIONS[activation]()
             if dense_norm:
                 layers[f"norm{n}"] = DENSE_NORMS[dense_norm](units)

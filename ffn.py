@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fmnist.layers import MEAN, STD, Dropout, Pixels, without_scale
+from fmnist.layers import MEAN, STD, Dropout, FoldableNorm, Pixels
 
 
 class FFN(nn.Sequential):
@@ -45,8 +45,7 @@ class FFN(nn.Sequential):
         for number, (inputs, units) in enumerate(zip(widths, hidden, strict=False), start=1):
             layers[f"linear{number}"] = nn.Linear(inputs, units, bias=norm != "foldable")  # [B, units]
             if norm:
-                batch_norm = nn.BatchNorm1d(units)
-                layers[f"norm{number}"] = without_scale(batch_norm) if norm == "foldable" else batch_norm
+                layers[f"norm{number}"] = (FoldableNorm if norm == "foldable" else nn.BatchNorm1d)(units)
             layers[f"relu{number}"] = nn.ReLU()
             layers[f"dropout{number}"] = Dropout(dropout)
         layers["output"] = nn.Linear(widths[-1], 10)  # [B, 10]

@@ -1,7 +1,6 @@
 """Layers of our own: Pixels, which prepares the data set's bytes, a Dropout that costs less, a foldable batch norm."""
 
 import math
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -64,15 +63,21 @@ def _dropout(values: Tensor, p: float) -> Tensor:
     return values * kept.mul_(LEVELS / (LEVELS - dropped))
 
 
-Norm = TypeVar("Norm", nn.BatchNorm1d, nn.BatchNorm2d)
-
-
-def without_scale(norm: Norm) -> Norm:
-    """Take its scale from a batch norm, which then only shifts what it has normalised, and return it.
+class FoldableNorm(nn.BatchNorm2d):
+    """Batch norm that only shifts what it has normalised; of maps [B, C, H, W] or of values [B, C].
 
     Once trained, it multiplies by numbers above zero, where a scale of its own could be negative. So it commutes with
     taking a maximum, and folds into the layer before it, which has no bias, even across a max-pooling: the same
     function of as many parameters.
     """
-    norm.register_parameter("weight", None)
-    return norm
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_parameter("weight", None)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        scale = torch.ones_like(self.bias)  # without one, torch's kernels for CUDA know no gradient of the bias
+        averages = self.running_mean, self.running_var
+        return F.batch_norm(values, *averages, scale, self.bias, self.training, self.momentum, self.eps)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fmnist.activations import hooked
 from fmnist.data import CLASSES, FashionMNIST, Sample
 from fmnist.files import write_text
-from fmnist.layers import Dropout, Pixels
+from fmnist.layers import Dropout, FoldableNorm, Pixels
 from fmnist.page import environment
 
 if TYPE_CHECKING:
@@ -196,14 +196,15 @@ def _weights(layer: nn.Conv2d | nn.Linear) -> dict[str, Any]:
     return {"weights": _base64(values), "scales": _floats(scales), "bias": _floats(bias)}
 
 
-def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, _shape: list[int]) -> dict[str, Any]:
+def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, shape: list[int]) -> dict[str, Any]:
     """Of a trained batch norm remains a factor and a summand for each channel."""
     if layer.running_mean is None:
         raise Unsupported("batch norm by the batch's own mean, which one image has not")
     mean, variance = layer.running_mean.double().numpy(), layer.running_var.double().numpy()
     scale = (1 if layer.weight is None else layer.weight.detach().double().numpy()) / np.sqrt(variance + layer.eps)
     shift = (0 if layer.bias is None else layer.bias.detach().double().numpy()) - mean * scale
-    return {"scale": _floats(scale), "shift": _floats(shift)}
+    kind = "BatchNorm2d" if len(shape) == 3 else "BatchNorm1d"  # FoldableNorm is either
+    return {"kind": kind, "scale": _floats(scale), "shift": _floats(shift)}
 
 
 def _layer_norm(layer: nn.LayerNorm, shape: list[int]) -> dict[str, Any]:
@@ -265,6 +266,7 @@ KINDS: dict[type[nn.Module], Callable[[Any, list[int]], dict[str, Any]]] = {
     nn.Conv2d: _convolution,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
+    FoldableNorm: _batch_norm,
     nn.LayerNorm: _layer_norm,
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _average_pool,

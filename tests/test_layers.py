@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from fmnist.layers import Dropout
+from fmnist.layers import Dropout, FoldableNorm
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 0.95])
@@ -69,3 +70,40 @@ def test_nothing_is_left_out_when_scoring_or_where_none_is_asked_for():
     assert torch.equal(Dropout(0.3).eval()(values), values)
     assert torch.equal(Dropout(0.0)(values), values)
     assert not Dropout(1.0)(values).any()
+
+
+class NormsWithoutScale(TorchDispatchMode):
+    """Counts the batch norms that are computed, and those of them whose kernel is given no scale."""
+
+    computed = without = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation.name() == "aten::native_batch_norm":
+            self.computed += 1
+            self.without += args[1] is None
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("shape", "usual"), [((6, 4), nn.BatchNorm1d), ((6, 4, 3, 3), nn.BatchNorm2d)])
+def test_a_foldable_norm_is_batch_norm_of_scale_one(shape, usual, training):
+    ours, theirs = FoldableNorm(4).train(training), usual(4).train(training)
+    made, gradients = [], []
+    for norm in (ours, theirs):
+        with torch.no_grad():
+            norm.bias.copy_(torch.arange(4.0))
+        values = torch.randn(shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        made.append(norm(values))
+        made[-1].square().sum().backward()
+        gradients.append((values.grad, norm.bias.grad))
+    torch.testing.assert_close(made[0], made[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    kept = {name: tensor for name, tensor in theirs.state_dict().items() if name != "weight"}
+    torch.testing.assert_close(dict(ours.state_dict()), kept)
+
+
+def test_no_kernel_is_asked_for_a_bias_alone():
+    """Torch's kernels for CUDA and MPS give the bias a gradient of the scale's shape, and fail where there is none."""
+    with NormsWithoutScale() as norms:
+        FoldableNorm(4)(torch.randn(6, 4, requires_grad=True)).sum().backward()
+    assert (norms.computed, norms.without) == (1, 0)
