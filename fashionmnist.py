@@ -52,8 +52,9 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
     recipe = options.changed(RECIPES[asked.recipe], run.options).checked()
     seeds = run.options.get("seeds", 1)
     networks = [*recipe.trainings(seeds), *recipe.auditors]
-    threads = run.threads or workers.threads(run.options, len(networks))
-    machine = device.set_up(run.options, any(network.is_torch for network in networks), threads)
+    machine = device.choose(run.options, any(network.is_torch for network in networks))
+    machine = machine._replace(threads=run.threads or workers.threads(run.options, [machine] * len(networks)))
+    device.prepare(machine)
     print(f"{recipe.name}: {recipe.title}, on {machine}, into {folder}")
     dataset = data.load(asked.data_dir).to(machine.device)
     planned = trials.plan(recipe, seeds, dataset, machine, run.checkpoints)

@@ -5,6 +5,7 @@ path. If a worker dies, the scheduler hands its trial to another one, which goes
 folder. Imports nothing heavy: a worker is asked whether it will do before it imports torch.
 """
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -59,7 +60,7 @@ def _connect(address: str) -> "Client":
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said in one line, here
     try:
         return Client(address, timeout=PATIENCE, set_as_default=False)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, asyncio.TimeoutError, ValueError, TypeError, RuntimeError) as error:
         reason = one_line(error, 120)
         raise Refused(f"--cluster {address}: no scheduler answers ({reason}); see docs/cluster.md") from None
 
@@ -68,7 +69,7 @@ def _check(client: "Client", ours: dict[str, str], place: Path) -> None:
     """Raise Refused unless all workers of the scheduler will do; the message names those that will not."""
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
-    except TimeoutError:
+    except (TimeoutError, asyncio.TimeoutError):  # two before Python 3.11
         raise Refused("there are no workers; start some, see docs/cluster.md") from None
     answers = client.run(_question(ours, str(place)), on_error="return")
     faults = {

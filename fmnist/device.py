@@ -26,21 +26,32 @@ class Machine(NamedTuple):
         card = {"card": torch.cuda.get_device_name(self.device)} if self.device.type == "cuda" else {}
         return {"device": self.device.type, "precision": self.precision, "threads": self.threads, **card}
 
+    @property
+    def by_numpy(self) -> "Machine":
+        """What of it NumPy computes on: the processor, in single precision."""
+        return self._replace(device=torch.device("cpu"), precision="fp32")
+
     def __str__(self) -> str:
         return f"{self.device.type} in {self.precision}"
 
 
 def set_up(options: Mapping[str, str], by_torch: bool, threads: int | None = None) -> Machine:
-    """Choose device and precision by the run's `options`, and make what is computed there repeatable.
-
-    Without a number of `threads` torch takes as many as it would. Where no network is trained by torch, numbers are
-    NumPy's, which has no bf16.
-    """
-    device = choose_device(options.get("device", "auto"))
-    precision = choose_precision(options.get("precision", "auto") if by_torch else "fp32", device)
-    machine = Machine(device, precision, threads or torch.get_num_threads())
+    """`choose` a machine, and `prepare` it; without a number of `threads` torch takes as many as it would."""
+    machine = choose(options, by_torch)
+    if threads:
+        machine = machine._replace(threads=threads)
     prepare(machine)
     return machine
+
+
+def choose(options: Mapping[str, str], by_torch: bool) -> Machine:
+    """Choose device and precision by the run's `options`, for networks that torch trains, or else NumPy alone.
+
+    Raises Refused if the device that is asked for cannot be had.
+    """
+    device = choose_device(options.get("device", "auto" if by_torch else "cpu"))
+    machine = Machine(device, choose_precision(options.get("precision", "auto"), device), torch.get_num_threads())
+    return machine if by_torch else machine.by_numpy
 
 
 def prepare(machine: Machine) -> None:

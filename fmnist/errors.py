@@ -163,5 +163,5 @@ def _out_of_memory(error: BaseException | None) -> bool:
     if error is None:
         return False
     words = str(error).lower()
-    said = "out of memory" in words or "can't allocate memory" in words
-    return said or isinstance(error, MemoryError) or _out_of_memory(error.__context__)
+    said = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")  # here, on Windows, by cuBLAS
+    return any(part in words for part in said) or isinstance(error, MemoryError) or _out_of_memory(error.__context__)

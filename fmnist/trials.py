@@ -127,15 +127,20 @@ def plan(recipe: Recipe, seeds: int, dataset: FashionMNIST, machine: Machine, ch
         data.training_data(dataset, network.training.validation, network.training.seed)
     if recipe.auditors:
         data.without_part(dataset, 0)
-    common = recipe.name, dataset.release, dataset.digests(), machine, Path(checkpoints_folder).absolute()
-    auditors = [Trial(network, *common, part=part) for part, network in enumerate(recipe.auditors)]
-    return [Trial(network, *common) for network in recipe.trainings(seeds)] + auditors
+    about_data = recipe.name, dataset.release, dataset.digests()
+    folder = Path(checkpoints_folder).absolute()
+
+    def trial(network: Network, part: int | None = None) -> Trial:
+        return Trial(network, *about_data, machine if network.is_torch else machine.by_numpy, folder, part)
+
+    auditors = [trial(network, part) for part, network in enumerate(recipe.auditors)]
+    return [trial(network) for network in recipe.trainings(seeds)] + auditors
 
 
 def train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool] = lambda: True) -> None:
     """Train the trial's network, or what is left of its training, score it on the test images, once, and store that.
 
-    `dataset` is on the trial's device. Once the trial is no longer wanted, it ends with the epoch under way. Raises
+    Once the trial is no longer wanted, it ends with the epoch under way. Raises
     Failed then, or if the training cannot go on; Refused for damaged checkpoints.
     """
     with _held(trial):
@@ -182,6 +187,7 @@ class _Watched(Checkpoints):
 def _train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool]) -> None:
     network, config, kept = trial.network, trial.network.training, _Watched(trial, is_wanted)
     device.prepare(trial.machine)
+    dataset = dataset.to(trial.machine.device)
     if trial.part is not None:
         dataset = data.without_part(dataset, trial.part)
     training_data = data.training_data(dataset, config.validation, config.seed)

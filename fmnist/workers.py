@@ -15,12 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from fmnist import cluster, data, processes, trials
 from fmnist.checkpoints import Checkpoints
 from fmnist.data import FashionMNIST
+from fmnist.device import Machine
 from fmnist.errors import Diverged, Failed, Refused
 from fmnist.trials import Trial
 
@@ -34,27 +34,27 @@ SCHEDULER_LOST = (
 )
 
 
-def jobs(options: Mapping[str, Any], count: int) -> int:
-    """How many of `count` trials --jobs asks to be trained side by side."""
-    asked = options.get("jobs", 1)
-    if asked != "auto":
-        return asked
+def jobs(options: Mapping[str, Any], machines: Sequence[Machine]) -> int:
+    """How many trials --jobs asks to be trained side by side, of one on each of `machines`."""
     from joblib import cpu_count
 
-    # Networks this small gain less by a second thread than a second trial does by a core of its own.
-    return max(1, min(count, cpu_count()))
+    asked = options.get("jobs", 1)
+    if asked == "auto":
+        # Networks this small gain less by a second thread than a second trial does by a core of its own. A card has
+        # one memory for all, of which each process takes hundreds of megabytes before it trains anything.
+        asked = cpu_count() if all(machine.device.type == "cpu" for machine in machines) else 1
+    return max(1, min(asked, len(machines)))
 
 
-def threads(options: Mapping[str, Any], count: int) -> int | None:
-    """By how many threads each of `count` trials is computed; None for as many as torch takes for one alone."""
+def threads(options: Mapping[str, Any], machines: Sequence[Machine]) -> int:
+    """By how many threads each trial is computed, of one on each of `machines`, which have as many as torch takes."""
+    from joblib import cpu_count
+
     if "cluster" in options:
         return 1  # a worker has one core
-    side_by_side = jobs(options, count)
-    if side_by_side == 1:
-        return None
-    from joblib import cpu_count
-
-    return max(1, min(torch.get_num_threads(), cpu_count() // side_by_side))
+    side_by_side = jobs(options, machines)
+    alone = machines[0].threads if machines else 1
+    return alone if side_by_side == 1 else max(1, min(alone, cpu_count() // side_by_side))
 
 
 def train_all(
@@ -75,7 +75,7 @@ def _failures(
     planned: Sequence[Trial], dataset: FashionMNIST, options: Mapping[str, Any], folder: Path
 ) -> dict[str, Exception]:
     """Train every trial that is not finished; return the errors of those that failed, by name."""
-    if "cluster" not in options and jobs(options, len(planned)) == 1:
+    if "cluster" not in options and jobs(options, [trial.machine for trial in planned]) == 1:
         return _train_in_turn(planned, dataset)
     left = []
     for trial in planned:
@@ -139,8 +139,7 @@ def _workers(
     if "cluster" in options:
         files = {trial.network.class_path.rpartition(":")[0] for trial in left if trial.network.is_users_own}
         return cluster.connected(options["cluster"], place, files)
-    count = min(jobs(options, len(left)), len(left))
-    return processes.started(count, left[0].machine.threads, place.parent)
+    return processes.started(jobs(options, [trial.machine for trial in left]), left[0].machine.threads, place.parent)
 
 
 def _train_by(executor: Executor, task: Callable, left: Sequence[Trial], place: Path) -> dict[str, Exception]:

@@ -72,6 +72,11 @@ def test_auto_precision_follows_the_processors_flags(capabilities, precision, mo
     assert set_up({"device": "cpu"}, by_torch=False)[:2] == (CPU, "fp32"), "NumPy has no bf16"
 
 
+def test_numpy_computes_on_the_processor_where_there_is_a_card(torchs_own):
+    assert device.choose({"precision": "fp32"}, by_torch=True).device == CUDA
+    assert device.choose({}, by_torch=False)[:2] == (CPU, "fp32")
+
+
 def test_auto_precision_on_other_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
     assert choose_precision("auto", CUDA) == "bf16"

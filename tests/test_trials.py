@@ -18,6 +18,7 @@ from fmnist.device import Machine
 from fmnist.errors import Diverged, Failed, Refused
 from fmnist.learners import TorchLearner
 from fmnist.trials import Trial, read_predictions
+from recipes import RECIPES
 from tests.helpers import tiny
 from tests.helpers.typed import misfits
 from tests.test_training import without_times
@@ -257,6 +258,15 @@ def test_a_trial_that_is_given_up_is_saved_and_goes_on_later(trial, tmp_path):
     whole, parts = (trials.read(one, IMAGES) for one in (trial, other))
     assert without_times(parts.epochs) == without_times(whole.epochs)
     assert (other.folder / "predictions.npz").read_bytes() == (trial.folder / "predictions.npz").read_bytes()
+
+
+def test_what_numpy_trains_says_the_same_of_its_machine_whatever_torch_computes_on(tmp_path):
+    """So that --compare takes equal networks for equal, and --resume asks for no card."""
+    evolution = RECIPES["evolution"]
+    machine = Machine(torch.device("cuda"), "bf16", threads=3)
+    by_hand, *others = trials.plan(evolution, 1, DATASET, machine, tmp_path)
+    assert by_hand.machine == Machine(torch.device("cpu"), "fp32", threads=3)
+    assert {trial.machine for trial in others} == {machine}
 
 
 def test_nothing_to_learn_from_is_refused_before_any_trial_is_planned(tmp_path):

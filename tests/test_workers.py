@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fmnist import processes, workers
+from fmnist.device import Machine
 from fmnist.errors import Failed
 from tests.helpers import child, needs
 from tests.helpers.bench import FILES, MACHINE, difference, epochs_saved
@@ -160,25 +161,29 @@ def test_the_failure_of_the_only_trial_is_told_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("options", "trials", "side_by_side", "threads"),
+    ("options", "devices", "side_by_side", "threads"),
     [
-        ({}, 4, 1, None),
-        ({"jobs": 1}, 4, 1, None),
-        ({"jobs": 2}, 4, 2, 4),
-        ({"jobs": 3}, 4, 3, 2),
-        ({"jobs": 100}, 4, 100, 1),
-        ({"jobs": "auto"}, 4, 4, 2),
-        ({"jobs": "auto"}, 100, 8, 1),
-        ({"jobs": "auto"}, 1, 1, None),
-        ({"cluster": "tcp://127.0.0.1:1"}, 4, 1, 1),
+        ({}, 4 * ["cpu"], 1, 8),
+        ({"jobs": 1}, 4 * ["cpu"], 1, 8),
+        ({"jobs": 2}, 4 * ["cpu"], 2, 4),
+        ({"jobs": 3}, 4 * ["cpu"], 3, 2),
+        ({"jobs": 100}, 4 * ["cpu"], 4, 2),  # what has nothing to train takes no threads from the others
+        ({"jobs": 8}, ["cpu"], 1, 8),
+        ({"jobs": "auto"}, 4 * ["cpu"], 4, 2),
+        ({"jobs": "auto"}, 100 * ["cpu"], 8, 1),
+        ({"jobs": "auto"}, ["cpu"], 1, 8),
+        ({"jobs": "auto"}, ["cpu", "cuda"], 1, 8),  # there is one card for all
+        ({"jobs": 2}, ["cpu", "cuda"], 2, 4),
+        ({"cluster": "tcp://127.0.0.1:1"}, 4 * ["cpu"], 1, 1),
+        ({}, [], 1, 1),  # `explore` trains nothing
     ],
 )
-def test_the_cores_are_shared_out(options, trials, side_by_side, threads, monkeypatch):
+def test_the_cores_are_shared_out(options, devices, side_by_side, threads, monkeypatch):
     """On a machine of eight cores."""
     import joblib
     import torch
 
     monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    assert workers.jobs(options, trials) == side_by_side
-    assert workers.threads(options, trials) == threads
+    machines = [Machine(torch.device(device), "fp32", 8) for device in devices]
+    assert workers.jobs(options, machines) == side_by_side
+    assert workers.threads(options, machines) == threads
