@@ -12,13 +12,12 @@ Everything is written to outputs/RECIPE/; `python kernel_vis.py` then shows what
 """
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmnist import options, report
-from fmnist.errors import Stopped, leave, run_main
+from fmnist.errors import Stopped, command, leave, run_main
 from fmnist.files import locked
 from recipes import DEFAULT, RECIPES
 
@@ -171,7 +170,7 @@ def how_to_resume(asked: argparse.Namespace) -> str:
     elsewhere += ["--name", asked.name] if asked.name else []
     # The run remembers what it was begun with, but not yet what it was resumed with.
     words = options.as_words(options.asked_for(asked))
-    return shlex.join(["python", "fashionmnist.py", asked.recipe, "--resume", *elsewhere, *words])
+    return command("fashionmnist.py", asked.recipe, "--resume", *elsewhere, *words)
 
 
 if __name__ == "__main__":

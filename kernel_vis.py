@@ -14,14 +14,13 @@ network runs.
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmnist import options
-from fmnist.errors import Refused, at_most, leave, run_main
+from fmnist.errors import Refused, at_most, command, leave, run_main
 from fmnist.files import locked
 from recipes import DEFAULT, RECIPES
 
@@ -110,7 +109,7 @@ def find_weights(asked: argparse.Namespace, own: list["Network"]) -> Path:
             raise Refused(f"--model {asked.model}: {recipe} has {', '.join(names) or 'no network'}")
         named = (("--network", asked.network), ("--name", asked.name))
         words = [recipe, *(word for option, value in named if value for word in (option, value))]
-        raise Refused(f"{places[0]} is not there; train it first: python fashionmnist.py {shlex.join(words)}")
+        raise Refused(f"{places[0]} is not there; train it first: {command('fashionmnist.py', *words)}")
     print(f"weights: {weights}")
     return weights
 

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -51,6 +53,11 @@ def kind_and_line(error: BaseException, most: int = 200) -> str:
     """What `error` is, and what it says on one line of at most `most` characters, if anything."""
     kind, line = type(error).__name__, one_line(error, most)
     return kind if line == kind else f"{kind}: {line}"
+
+
+def command(script: str, *words: str) -> str:
+    """The command line that calls `script` with `words`, as this system's shell reads it."""
+    return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(["python", script, *words])
 
 
 def run_main(main: Callable[[], None]) -> int:

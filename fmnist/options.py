@@ -170,6 +170,7 @@ def nearest(word: str, known: list[str]) -> str | None:
 def folder_name(text: str) -> str:
     """An argument's type: the name of a folder in --output-dir, which every system can have."""
     plain = re.fullmatch(r"[^\W.][\w.+=@ -]{0,99}", text) and not re.search(r"[. ]$|\.before\d*$", text)
+    plain = plain and not re.match(r"(con|prn|aux|nul|(com|lpt)\d)(\.|$)", text, re.IGNORECASE)  # Windows' devices
     if not plain:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not the plain name of a folder, as in wide-or-deep")
     return text
@@ -299,7 +300,6 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         recipe = replace(recipe, auditor=None)
     _check_together(recipe, options)
     changes = {name: value for name, value in options.items() if name not in SAME_EXPERIMENT}
-    note = _note_on(changes, recipe)
     if changes or "models" in options:
         recipe = replace(recipe, findings=())
     recipe = _chosen(recipe, options.get("models"))
@@ -313,16 +313,17 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     if "vary" in options:
         recipe = _varied(recipe, options)
     _check_honoured(recipe, options)
-    return replace(recipe, notes=(*recipe.notes, *note), is_published=not changes)
+    return replace(recipe, notes=(*recipe.notes, *_note_on(changes, recipe)), is_published=not changes)
 
 
 def _check_together(recipe: Recipe, options: Mapping[str, Any]) -> None:
     """Raise Refused for options that the recipe, or another option, rules out."""
     if not recipe.networks:
-        honoured = {"device", "audit", *(SPREAD if recipe.auditor else ())}
+        honoured = {"device", "audit", *(SPREAD if recipe.auditor else ()), *(["precision"] if "audit" in options else ())}
+        trained = "the audit trains the same networks always" if "audit" in options else f"{recipe.name} trains no network"
         for name in options:
             if name not in honoured:
-                raise Refused(f"{option(name)}: {recipe.name} trains no network")
+                raise Refused(f"{option(name)}: {trained}")
     if options.keys() >= SPREAD:
         raise Refused("--jobs, --cluster: one or the other; a cluster has as many jobs as workers")
     if "one_at_a_time" in options and "vary" not in options:
@@ -330,7 +331,7 @@ def _check_together(recipe: Recipe, options: Mapping[str, Any]) -> None:
 
 
 def _note_on(changes: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """What to say below the results of a recipe's `changes`; nothing where there are none."""
+    """What to say of `changes` below the results of the `recipe` that they have made; nothing where there are none."""
     if not changes:
         return []
     compared = "vary" not in changes and any(network.published for network in recipe.networks)

@@ -1,7 +1,6 @@
 """What a run has found: of each network, of all compared, and where and when; the content of metrics.json."""
 
 import platform
-import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -9,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmnist.errors import command
 from fmnist.metrics import Metrics, Model, Published, Reproduction, Seed
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _provenance() -> dict[str, str]:
         commit = ""
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(Path(sys.argv[0]).name, *sys.argv[1:]),
         "commit": commit,
         "processor": processor(),
     }

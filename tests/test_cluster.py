@@ -75,7 +75,7 @@ def test_the_work_of_a_killed_worker_is_resumed_and_not_repeated(held, there, tm
 
 
 @pytest.mark.fault(37, CLUSTER)
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (needs.SIGKILL, -needs.SIGKILL)])
 def test_the_same_command_goes_on_after_the_run_was_ended(number, exit_code, held, there, tmp_path):
     """Its trials are still under way on the workers."""
     held.hold()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers import child
 from tests.helpers.bench import TIMES, at_step, difference, interrupted, outcome, resumed
-from tests.helpers.needs import posix
+from tests.helpers.needs import SIGKILL, posix
 
 KILLED = "SIGKILL while figures and report are written"
 FINISHED = "resume of a finished run"
@@ -60,7 +60,7 @@ def draw(bench, output: Path, *more: object):
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("number", [SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_a_stopped_run_leaves_the_earlier_one_usable_and_then_takes_its_place(
     number, finished, bench, output, tmp_path
 ):
@@ -68,7 +68,7 @@ def test_a_stopped_run_leaves_the_earlier_one_usable_and_then_takes_its_place(
     with child.started(**bench.settings("classic", output, *OTHER, patches=(at_step(55),))) as process:
         child.wait_for(process, "waits")
         process.send_signal(number)
-        assert process.wait() in (-signal.SIGKILL, 128 + signal.SIGTERM)
+        assert process.wait() in (-SIGKILL, 128 + signal.SIGTERM)
     assert visible(folder) == before
     draw(bench, output)
     assert visible(folder).keys() == before.keys()

@@ -11,6 +11,7 @@ from fmnist.config import Network, Recipe, TrainConfig
 from fmnist.errors import Refused
 from fmnist.options import NETWORK_OPTIONS, RUN_OPTIONS, as_words, asked_for, changed, nearest, option, read_again
 from recipes import RECIPES
+from tests.helpers.needs import posix
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -205,6 +206,7 @@ def test_options_of_ones_own_are_noted_beside_what_is_published():
     *_, note = changed(RECIPES["classic"], {"epochs": 2, "seed": 3, "device": "cpu"}).notes
     assert "epochs 2" in note
     assert "seed" not in note
+    assert "the published figures were measured with" in note
     assert changed(RECIPES["classic"], {"seed": 3, "models": ["cnn"]}).notes == RECIPES["classic"].notes
 
 
@@ -213,6 +215,13 @@ def test_what_whole_runs_have_found_is_not_said_of_another_experiment(asked):
     recipe = replace(RECIPES["evolution"], findings=("v3 learns best.",))
     assert changed(recipe, {"seed": 3}).findings == recipe.findings
     assert changed(recipe, asked).findings == ()
+
+
+def test_no_word_is_said_of_published_figures_where_none_is_shown(tmp_path):
+    (tmp_path / "my_net.py").write_text("from torch import nn\nclass Net(nn.Module): pass\n")
+    *_, note = changed(RECIPES["classic"], {"network": f"{tmp_path / 'my_net.py'}:Net", "epochs": 2}).notes
+    assert "epochs 2" in note
+    assert "published" not in note
 
 
 # Refused
@@ -267,6 +276,8 @@ def test_no_recipe_is_levelled_by_the_learning_rate_that_it_sets_for_each_networ
         ("classic", {"models": ["v1", "cnn"]}, ["--models v1", "classic", "ffn, cnn"]),
         ("explore", {"models": ["cnn"]}, ["--models", "explore trains no network"]),
         ("explore", {"epochs": 3}, ["--epochs", "explore trains no network"]),
+        ("explore", {"precision": "fp32"}, ["--precision", "explore trains no network"]),
+        ("explore", {"audit": True, "seed": 3}, ["--seed", "the audit trains the same networks always"]),
         ("explore", {"network": "my_net.py:Net"}, ["--network", "explore trains no network"]),
         ("classic", {"models": ["cnn"], "hidden": [64]}, ["--hidden", "cnn", "none has hidden layers"]),
         ("record", {"network": f"{__file__}:Auditor"}, ["--network", "record has an auditor", "rename the class"]),
@@ -310,6 +321,7 @@ def test_an_option_that_a_recipe_cannot_honour_is_refused(name, asked, words):
         ("evolution", {"models": ["v1"], "optimizer": "adam", "augment": True}),
         ("evolution", {"models": ["v0"], "schedule": "constant", "lr": 0.1, "precision": "fp32", "device": "cpu"}),
         ("explore", {"device": "cpu"}),
+        ("explore", {"audit": True, "precision": "fp32"}),
         ("record", {"pool": "stride", "kernels": [4] * 7, "dropout": 0.0}),
     ],
     ids=str,
@@ -334,6 +346,7 @@ def test_what_dense_means_to_a_network_of_ones_own_is_not_known(tmp_path):
     assert network.arguments == {"dropout": 0.2}
 
 
+@posix
 def test_a_loop_of_links_is_left_to_what_opens_it(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     asked = argparse.Namespace(recipe="classic", name=None, output_dir=tmp_path / "loop", data_dir=tmp_path / "loop")

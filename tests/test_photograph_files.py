@@ -201,6 +201,7 @@ def test_what_is_no_picture_is_refused(tmp_path, record_property):
     record_property("injections", 4)  # missing, empty, a text file and a TIFF; the others are not in the table
 
 
+@needs.posix
 @pytest.mark.parametrize("mode", [stat.S_IFIFO, stat.S_IFCHR])
 def test_what_would_hang_is_refused(tmp_path, mode):
     path = tmp_path / "a.png"

@@ -584,7 +584,7 @@ def test_of_a_study_the_best_alone_is_looked_into(run_here, folders, data_is_the
 
 def test_a_run_has_the_folder_that_name_says(run_here, folders, data_is_there, no_pictures):
     where = ["--data-dir", folders[0], "--output-dir", folders[1]]
-    for name in ("../x", ".x", "a/b", "x.", "x.before", "", "con\x00"):
+    for name in ("../x", ".x", "a/b", "x.", "x.before", "", "con\x00", "Con", "aux.1", "lpt1"):
         done = run_here(["--name", name, *where])
         assert done.returncode == 2, name
         assert "--name" in done.stderr

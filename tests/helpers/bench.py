@@ -8,13 +8,13 @@ Every run writes into an `output` folder of its own; the pictures, which take se
 """
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tests.helpers import child, tiny
+from tests.helpers.needs import KILLED
 
 MADE = tiny.make(train=200, test=60)
 FILES = tiny.files_table(MADE)
@@ -172,7 +172,7 @@ def interrupted(bench: Bench, output: Path, patch: str, *more: object, name: str
     with child.started(**bench.settings(name, output, *more, patches=(patch,))) as process:
         lines = child.wait_for(process, "waits")
         process.kill()
-        assert process.wait() == -signal.SIGKILL
+        assert process.wait() == KILLED
     return lines
 
 
