@@ -69,7 +69,7 @@ def audit(dataset: FashionMNIST, probabilities: Sequence[np.ndarray]) -> Audit:
         indices = part_indices(len(train), part).numpy()
         train[indices] = own[: len(indices)]
     test = np.stack([own[-len(test_labels) :] for own in probabilities]).astype(float)
-    suspected = find_suspects(train, train_labels), find_suspects(test.mean(axis=0), test_labels)
+    suspected = find_suspects(train, train_labels), suspected_tests(dataset, probabilities)
     return Audit(
         train=_described(suspected[0], train, dataset.train_images, train_labels),
         test=_described(suspected[1], test.mean(axis=0), dataset.test_images, test_labels),
@@ -156,7 +156,7 @@ def find_suspects(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def suspected_tests(dataset: FashionMNIST, probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """Return the indices of the test images whose labels look wrong; `probabilities` are those that `audit` takes."""
     labels = dataset.test_labels.cpu().numpy()
-    return find_suspects(np.mean([own[-len(labels) :] for own in probabilities], axis=0), labels)
+    return find_suspects(np.mean([own[-len(labels) :] for own in probabilities], axis=0, dtype=float), labels)
 
 
 def surest_mistakes(predictions: "Predictions", suspected: np.ndarray) -> metrics.Mistakes:

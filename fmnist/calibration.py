@@ -39,10 +39,7 @@ def calibrate(
 
 
 def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the temperature, from 0.05 to 20, at which `scores`, logits [N, 10], are the likeliest for the `labels`.
-
-    Logits differ from log-probabilities by a number for each image, which the softmax takes out again: either will do.
-    """
+    """Return the temperature, 0.05 to 20, at which log-probabilities [N, 10] are the likeliest for the `labels`."""
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fmnist.config import ROOT
 from fmnist.errors import Failed, Refused, at_most, in_silence, kind_and_line, one_line, warnings_in
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from fmnist.data import FashionMNIST
     from fmnist.trials import Trial
 
-ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "distributed")  # what numbers, or the cluster, depend on
 PATIENCE = 20  # seconds for the scheduler to answer, and then for a first worker to be there
 NO_PROGRAM = "cannot import this program ({}): start it in a copy of the program's folder"
@@ -120,16 +120,20 @@ def fault(theirs: dict[str, str], place: str) -> str | None:
     return None
 
 
-@lru_cache(maxsize=1)
 def program(*files: str) -> dict[str, str]:
     """What a trial's numbers depend on beside its settings, and in which version it is here.
 
     Python, the libraries, this program's own sources, and the `files` that the user adds to them.
     """
-    sources = sorted([*ROOT.glob("*.py"), *ROOT.glob("fmnist/*.py")])
-    versions = {"sources": _digest(*sources), "python": platform.python_version()}
+    versions = {"sources": _sources(), "python": platform.python_version()}
     versions |= {name: _version(name) for name in LIBRARIES}
     return versions | {name: _digest(Path(name)) if Path(name).is_file() else "missing" for name in files}
+
+
+@lru_cache(maxsize=1)
+def _sources() -> str:
+    """The digest of this program's sources as they were when it was first asked for: what was imported stays so."""
+    return _digest(*sorted([*ROOT.glob("*.py"), *ROOT.glob("fmnist/*.py")]))
 
 
 def _version(library: str) -> str:

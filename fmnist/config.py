@@ -20,6 +20,7 @@ from fmnist.errors import Refused, kind_and_line, one_line
 if TYPE_CHECKING:
     from fmnist.metrics import Published
 
+ROOT = Path(__file__).resolve().parents[1]  # the folder of this program
 OPTIMIZERS = ("adam", "adamw", "sgd", "adadelta")
 SCHEDULES = ("constant", "plateau", "cosine", "one-cycle", "linear")
 LENGTH_MATTERS = ("cosine", "one-cycle", "linear")  # laid out over all epochs, and moved at every step
@@ -36,7 +37,7 @@ def _option(default: Any, words: str, low: float | None = None, high: float | No
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one network is trained. Everything here is stored in its checkpoints and must agree on resume."""
+    """How one network is trained. All of it is stored in its checkpoints, and must agree on resume, but for epochs."""
 
     epochs: int = _option(20, "passes over the training images", 1, 10_000)
     batch_size: int = _option(64, "images per step", 1, 60_000)
@@ -89,7 +90,7 @@ class Network:
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """All that decides what training makes of this network, as plain values."""
+        """All that decides what training makes of this network, as plain values; of the user's own, its file alone."""
         file, _, name = self.class_path.rpartition(":")
         described = {"class": f"{Path(file).name}:{name}", **self.arguments}
         if self.is_users_own:  # a class can be rewritten between a run and its resumption
@@ -238,6 +239,10 @@ def _import_file(path: str) -> Any:
         raise Refused(f"{path}: cannot be imported ({kind_and_line(error)})") from None
     finally:
         sys.path.remove(str(file.parent))
+    if file.parent != ROOT:
+        for name in {path.stem for path in ROOT.glob("*.py")} & sys.modules.keys():
+            if sys.modules[name].__file__ == str(file.parent / f"{name}.py"):
+                del sys.modules[name]  # or it would be taken for this program's from now on
     return module
 
 

@@ -11,6 +11,12 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import NoReturn
 
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "alloc_failed",
+)  # the last two: Windows, cuBLAS
 NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 OUT_OF_MEMORY = "out of memory: a smaller batch needs less, for example --batch-size 32"
 
@@ -170,5 +176,5 @@ def _out_of_memory(error: BaseException | None) -> bool:
     if error is None:
         return False
     words = str(error).lower()
-    said = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")  # here, on Windows, by cuBLAS
-    return any(part in words for part in said) or isinstance(error, MemoryError) or _out_of_memory(error.__context__)
+    said = any(part in words for part in NO_MEMORY)
+    return said or isinstance(error, MemoryError) or _out_of_memory(error.__context__)

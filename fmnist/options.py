@@ -136,7 +136,7 @@ RUN_OPTIONS = {
 }
 TRAINING_OPTIONS = {field.name: field for field in fields(TrainConfig)}
 # A weights file and a run's notes may not make the program import a file: the command line must say it each time.
-NEVER_REMEMBERED = ("network",)
+SAID_AGAIN = ("network",)
 FORGOTTEN = ("cluster",)  # nor connect to another machine; without it the run goes on here
 SPREAD = {"jobs", "cluster"}  # where trials are trained, and never what comes of them: only one of the two
 SAME_EXPERIMENT = {"models", "seeds", "seed", "device", "audit", *SPREAD}  # with these, published figures still apply
@@ -319,8 +319,10 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
 def _check_together(recipe: Recipe, options: Mapping[str, Any]) -> None:
     """Raise Refused for options that the recipe, or another option, rules out."""
     if not recipe.networks:
-        honoured = {"device", "audit", *(SPREAD if recipe.auditor else ()), *(["precision"] if "audit" in options else ())}
-        trained = "the audit trains the same networks always" if "audit" in options else f"{recipe.name} trains no network"
+        honoured = {"device", "audit", *(SPREAD if recipe.auditor else ())}
+        trained = f"{recipe.name} trains no network"
+        if "audit" in options:
+            honoured, trained = {*honoured, "precision"}, "the audit trains the same networks always"
         for name in options:
             if name not in honoured:
                 raise Refused(f"{option(name)}: {trained}")

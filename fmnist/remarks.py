@@ -207,14 +207,16 @@ def _audit(metrics: "Metrics") -> list[str]:
     audit = metrics["audit"]
     training, test = audit["training"], audit["test"]
     suspects = f"{training['suspected']:,} training and {test['suspected']:,} test images"
-    near = f"{audit['near_pairs']:,} pairs, {audit['near_pairs_across']:,} of them of a training and a test image"
+    pairs, identical = audit["near_pairs"], audit["identical_pairs"]
+    least = "at least " if pairs == len(audit["pairs"]) else ""  # no others were looked for
+    near = f"{least}{pairs:,} pairs, {audit['near_pairs_across']:,} of them of a training and a test image"
     return [
         f"Labels that look wrong by confident learning: {suspects} (audit_training.png, audit_test.png)",
         f"Training images, each judged by a network that had not seen it: {_without_suspects(training)}",
         f"Test images, averaged over the networks, each judged by the other four: {_without_suspects(test)}; similar "
         "networks share mistakes, so wrong labels explain less than this",
         f"Images that nearly come twice, less than {NEAR:g} grey levels (root mean square) from each other: {near}; "
-        f"identical: {audit['identical_pairs']:,} (audit_pairs.png)",
+        f"identical: {least if identical == pairs else ''}{identical:,} (audit_pairs.png)",
     ]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmnist.errors import command
 from fmnist.metrics import Metrics, Model, Published, Reproduction, Seed
+from fmnist.studies import written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +45,7 @@ def collect(
     judged = recipe.is_published and dataset.release in ("current", recipe.published_release)
     models = {name: _model(runs, judged) for name, runs in trained.items()}
     best, pairs = best_kept(trained), recipe.pairs
+    levels = {name: [written(level) for level in own] for name, own in recipe.levels.items()}
     if recipe.study:
         best = study_results.best_on_validation(models)
         first = recipe.baseline or best
@@ -62,7 +64,7 @@ def collect(
         "models": models,
         "best": best,
         "comparisons": statistics.compare(pairs, evaluations),
-        "effects": statistics.factorial_effects(recipe.levels, accuracies),
+        "effects": statistics.factorial_effects(levels, accuracies),
         "columns": list(recipe.columns),
         "notes": [*recipe.notes, *(recipe.findings if dataset.release == "current" else ())],
     }

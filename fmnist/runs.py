@@ -3,6 +3,7 @@
     RECIPE/                       the results of the last finished run: weights, pictures, metrics.json, report.html
     RECIPE/checkpoints/           of the run under way, else of that finished run: run.json, and a folder for each trial
     RECIPE/checkpoints.finished/  of that finished run, while another is under way
+    RECIPE/.copying/              half a copy of its checkpoints, which becomes that folder when it is whole
     RECIPE/.results/              the results of the run under way, until all are there
     RECIPE/.finished/             all its results, while the former ones are taken out of their place
     RECIPE/.publishing/           the same, while they are moved to that place
@@ -26,11 +27,12 @@ from fmnist.config import LENGTH_MATTERS, TrainConfig
 from fmnist.errors import Failed, Refused
 from fmnist.files import read_json, write_json
 from fmnist.metrics import Metrics
-from fmnist.options import FORGOTTEN, NEVER_REMEMBERED, SPREAD, option, read_again
+from fmnist.options import FORGOTTEN, SAID_AGAIN, SPREAD, option, read_again
 from fmnist.trials import RECORD
 from fmnist.workers import DATA
 
 FORMAT = 2
+COPYING = ".copying"
 
 
 class Run:
@@ -66,10 +68,11 @@ class Run:
         """Raise Refused if other networks or seeds are asked for than were begun: they would start from nothing."""
         for name, usual in (("seed", TrainConfig.seed), ("models", "all of them")):
             there = begun.get(name, usual)
-            if asked.get(name, there) != there:
-                wish, own = (" ".join(value) if isinstance(value, list) else value for value in (asked[name], there))
+            both = asked.get(name, there), there
+            wish, own = (" ".join(sorted(one)) if isinstance(one, list) else one for one in both)
+            if wish != own:
                 raise Refused(f"{option(name)} {wish}: the run that is to be resumed has {own}; leave it out")
-        for name in NEVER_REMEMBERED:
+        for name in SAID_AGAIN:
             if name in begun and name not in asked:
                 raise Refused(f"--resume: this run was begun with {option(name)} {begun[name]}; say so again")
 
@@ -144,6 +147,7 @@ class Run:
             self._check_former_can_be_moved()
         shutil.rmtree(self.results, ignore_errors=True)
         shutil.rmtree(self.folder / DATA, ignore_errors=True)
+        shutil.rmtree(self.folder / COPYING, ignore_errors=True)
         if not self.resume:
             self._set_checkpoints_aside()
             self.notes = {"format": FORMAT, "files": {}}
@@ -173,11 +177,14 @@ class Run:
         return [path for path in self.folder.iterdir() if not path.name.startswith((".", "checkpoints"))]
 
     def _copy_checkpoints(self, place: Path) -> None:
+        copying = self.folder / COPYING  # half a copy would be taken for the whole
         try:
-            shutil.copytree(self.checkpoints, place, dirs_exist_ok=True)
+            shutil.copytree(self.checkpoints, copying)
+            shutil.rmtree(place, ignore_errors=True)
+            copying.replace(place)
         except shutil.Error as error:  # which lists, for each file, where from, where to, and why not
             reason = error.args[0][0][2]
-            shutil.rmtree(place, ignore_errors=True)  # half of it would be taken for the whole
+            shutil.rmtree(copying, ignore_errors=True)
             raise Failed(
                 f"{place}: cannot be written ({reason}); what is trained is kept: make room, then --resume"
             ) from None
@@ -231,7 +238,7 @@ class Run:
         """Put the results of a run that has finished in the place of the former ones."""
         finished, moving = self.folder / ".finished", self.folder / ".publishing"
         if finished.exists():
-            self._set_former_aside(_read_certainly(finished / "run.json")["trainings"])
+            self._set_former_aside(_read_certainly(finished / "run.json"))
             shutil.rmtree(moving, ignore_errors=True)  # what of the former run could not be moved, on Windows
             finished.replace(moving)
         if moving.exists():
@@ -241,8 +248,11 @@ class Run:
             if not any(moving.iterdir()):
                 moving.rmdir()
 
-    def _set_former_aside(self, trainings: dict[str, dict]) -> None:
-        """Move the former run's results and checkpoints to RECIPE.before; those of equal `trainings` are superseded."""
+    def _set_former_aside(self, finished_notes: dict[str, Any]) -> None:
+        """Move the former run's results and checkpoints to RECIPE.before, unless the finished run supersedes them.
+
+        It does so by equal settings of its trainings, which name the data, or, where it trains nothing, by equal data.
+        """
         finished, aside = self.folder / "checkpoints.finished", self.folder.with_name(f".{self.folder.name}.before")
         former = self._former()
         if not former and not finished.exists() and not aside.exists():
@@ -253,7 +263,8 @@ class Run:
         if finished.exists():
             finished.replace(aside / "checkpoints")
         notes = _read(aside / "checkpoints" / "run.json")
-        superseded = notes is not None and notes["trainings"] == trainings
+        same = [notes is not None and notes.get(key) == finished_notes.get(key) for key in ("trainings", "data")]
+        superseded = all(same)
         if superseded:  # what it wrote goes; what is of others is kept
             for name in [*notes["files"], *notes.get("drawn", {})]:
                 (aside / name).unlink(missing_ok=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SIGNIFICANT = 0.05  # a p value below it counts as more than noise
 CONFIDENCE = 0.95  # of the intervals in metrics.json
 MOST_SEEDS = 10_000  # nobody trains more
-LEAST_STD = 1e-4  # of differences: one image in 10,000; where they vary by less, that is how they were rounded
+LEAST_STD = 1e-4  # of accuracies, and of their differences: one image in 10,000; what varies by less has been rounded
 SAME = 1e-9  # accuracies closer than this differ by rounding: one image in 10,000 is 1e-4
 
 
@@ -128,7 +128,7 @@ def image_interval(only_a: np.ndarray, only_b: np.ndarray, images: int, confiden
 
 
 def mean_and_std(summaries: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return "mean" and "std", the sample standard deviation, of each figure that at least two summaries share."""
+    """Return "mean" and "std", the sample standard deviation, of each figure that all of two or more summaries have."""
     common = set.intersection(*map(set, summaries)) - {"seed", "epochs"}
     values = {key: [summary[key] for summary in summaries] for key in summaries[0] if key in common}
     return {
@@ -280,6 +280,7 @@ def factorial_effects(levels: Mapping[str, Sequence[Any]], responses: Sequence[S
     else:
         tested, freedom = factors, len(terms) - factors
         error = np.sqrt(np.square(effects[factors:]).mean()) if freedom else 0.0
+    error = max(error, 2 * LEAST_STD / np.sqrt(accuracies.size))
     p_values = [_two_sided(effect, error, freedom) for effect in effects[:tested]] if freedom else []
     adjusted = [*holm(p_values), *[None] * (len(terms) - len(p_values))]
     names = [[list(levels)[n] for n in term] for term in terms]
@@ -301,7 +302,7 @@ def _signs(levels: Mapping[str, Sequence[Any]]) -> np.ndarray | None:
 
 def _two_sided(effect: float, error: float, freedom: int) -> float:
     """Return the p value of a t test that an effect of this standard error is 0."""
-    return float(2 * stats.t.sf(abs(effect) / error, freedom)) if error else float(abs(effect) < SAME)
+    return float(2 * stats.t.sf(abs(effect) / error, freedom))
 
 
 def _effect(

@@ -37,8 +37,7 @@ NEVER_VARIED = {
     "seed": "seeds are not compared, but averaged over: --seeds N",
     "validation": "it selects, on the same images for every combination: --validation FRACTION",
 }
-# Of training: what a step's time depends on.
-DESIGN = ("epochs", "batch_size", "optimizer", "augment", "cutout")
+SPEED_SETTINGS = ("batch_size", "optimizer", "augment", "cutout")  # of training: what a step's time depends on
 
 
 # From words to values
@@ -69,6 +68,8 @@ def assignments(words: Iterable[str]) -> dict[str, list[str]]:
 def read(kind: Any, text: str) -> Any:
     """Return what `text` says as a value of the annotation `kind`: numbers, words, true, false, none, 32+64 for a list.
 
+    "none" is an empty list where `kind` knows no None.
+
     Raises ValueError if it is no such value, TypeError if `kind` is one that has no words.
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
@@ -81,7 +82,7 @@ def read(kind: Any, text: str) -> Any:
     if kind is types.NoneType:
         return _chosen(text, {"none": None})
     if isinstance(origin, type) and issubclass(origin, Sequence) and inner:
-        return [read(inner[0], part) for part in text.split("+")]
+        return [] if text == "none" else [read(inner[0], part) for part in text.split("+")]
     if kind not in (int, float, str):
         raise TypeError(kind)
     value = kind(text)
@@ -91,6 +92,8 @@ def read(kind: Any, text: str) -> Any:
 
 
 def _read_one_of(kinds: Iterable[Any], text: str) -> Any:
+    if text == "none" and types.NoneType in kinds:  # and no empty list
+        return None
     reasons = []
     for kind in kinds:
         try:
@@ -108,9 +111,9 @@ def _chosen(text: str, choices: Mapping[str, Any]) -> Any:
 
 
 def written(value: Any) -> str:
-    """`value` as it is typed behind --vary: 256+128 for a list, 0.001, true, none."""
+    """`value` as it is typed behind --vary: 256+128 for a list, 0.001, true, none; none for an empty list as well."""
     if isinstance(value, (list, tuple)):
-        return "+".join(map(written, value))
+        return "+".join(map(written, value)) or "none"
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
@@ -361,7 +364,7 @@ def estimate(recipe: Recipe, seeds: int, dataset: "FashionMNIST", machine: "Mach
 
 def _speed(network: Network) -> str:
     """What the time of a training step depends on, as text: equal for networks that are equally fast."""
-    training = [getattr(network.training, name) for name in DESIGN[1:]]
+    training = [getattr(network.training, name) for name in SPEED_SETTINGS]
     return repr((network.class_path, sorted(network.arguments.items()), training))
 
 
@@ -382,6 +385,7 @@ def _measured(network: Network, dataset: "FashionMNIST", machine: "Machine", bud
     learner = learners.make_learner(network.build(), network.training, machine, 10_000)
     images, labels = (tensor[: network.training.batch_size] for tensor in dataset[:2])
     learner.step(images, labels)  # the first allocates
+    device.synchronize(machine.device)
     steps, started = 0, time.perf_counter()
     while steps < 2 or time.perf_counter() - started < budget:
         learner.step(images, labels)

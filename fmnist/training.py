@@ -13,7 +13,7 @@ from fmnist.checkpoints import Checkpoints
 from fmnist.config import TrainConfig
 from fmnist.data import TrainingData
 from fmnist.device import seed_epoch, synchronize
-from fmnist.errors import Diverged
+from fmnist.errors import Diverged, Refused
 from fmnist.learners import Learner, log_probabilities
 from fmnist.metrics import Epoch
 
@@ -71,16 +71,26 @@ def fit(
     return Progress(history, best_state)
 
 
-def resume(learner: Learner, checkpoints: Checkpoints) -> Progress:
-    """Bring `learner` to its newest intact checkpoint and return what was trained so far: nothing if there is none."""
+def resume(learner: Learner, config: TrainConfig, checkpoints: Checkpoints) -> Progress:
+    """Bring `learner` to its newest intact checkpoint and return what was trained so far: nothing if there is none.
+
+    Raises Refused if that is of a finished training, of which the scored weights alone are kept, and `config` has it go
+    on.
+    """
     checkpoint = checkpoints.newest()
     if checkpoint is None:
         return Progress()
-    if checkpoint["finished"]:  # its optimizer's state is not kept
+    history = checkpoint["history"]
+    if not checkpoint["finished"]:
+        learner.load_state_dict(checkpoint["learner"])
+    elif len(history) >= config.epochs or is_stalled(history, config.patience):
         learner.load_weights(checkpoint["learner"]["model"])
     else:
-        learner.load_state_dict(checkpoint["learner"])
-    return Progress(checkpoint["history"], checkpoint["best_state"])
+        raise Refused(
+            f"{checkpoints.folder}: a training that has finished keeps no optimizer's state, to go on with after epoch "
+            f"{len(history)}: --resume with --epochs {len(history)}, or leave it out to start anew"
+        )
+    return Progress(history, checkpoint["best_state"])
 
 
 def select(learner: Learner, progress: Progress) -> None:

@@ -27,7 +27,7 @@ from fmnist.checkpoints import Checkpoints
 from fmnist.config import Network, Recipe, TrainConfig
 from fmnist.data import FashionMNIST
 from fmnist.device import Machine
-from fmnist.errors import Diverged, Failed, Refused
+from fmnist.errors import Diverged, Failed, Refused, in_words, kind_and_line
 from fmnist.evaluation import Evaluation, Predictions
 from fmnist.files import atomic_write, write_json
 
@@ -193,9 +193,10 @@ def _train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool]) -
     training_data = data.training_data(dataset, config.validation, config.seed)
     steps = config.epochs * training.steps_per_epoch(len(training_data.train_indices), config.batch_size)
     learner = learners.make_learner(network.build(), config, trial.machine, steps)
-    progress = training.resume(learner, kept)
+    progress = training.resume(learner, config, kept)
     print(f"{network.title}, seed {config.seed}{_where(progress.history, config)}")
-    progress = training.fit(learner, training_data, config, kept, progress)
+    with _ones_own_in_words(network):
+        progress = training.fit(learner, training_data, config, kept, progress)
     training.select(learner, progress)
     best = training.selected_epoch(progress.history, config)
     if best:
@@ -206,6 +207,19 @@ def _train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool]) -
     if not math.isfinite(scored.test_loss):  # the weights are: so large that they overflow
         raise Diverged("the test loss is no longer a finite number; start anew with a smaller --lr")
     store(trial, Trained(network, progress.history, best, scored, learner.cost()))
+
+
+@contextmanager
+def _ones_own_in_words(network: Network) -> Iterator[None]:
+    """Say in one line what goes wrong in a network of the user's own, so that it ends no other trial."""
+    try:
+        yield
+    except (Failed, Refused):
+        raise
+    except Exception as error:
+        if not network.is_users_own or in_words(error):
+            raise
+        raise Failed(f"{network.class_path}: cannot be trained ({kind_and_line(error)})") from error
 
 
 def _where(history: list[metrics.Epoch], config: TrainConfig) -> str:
@@ -311,9 +325,14 @@ def read_judgements(trials: Iterable[Trial]) -> list[np.ndarray]:
 
 def weights(trial: Trial) -> dict[str, torch.Tensor]:
     """The weights of a finished trial that were scored. Raises Refused if they are not there."""
-    checkpoint = trial.checkpoints.newest()
+    checkpoint, record = trial.checkpoints.newest(), read_record(trial.folder)
     if checkpoint is None:
         raise Refused(f"{trial.folder} holds no weights any more; leave out --resume to start anew")
+    if record and len(checkpoint["history"]) < len(record["epochs"]):  # the last is damaged
+        raise Refused(
+            f"{trial.folder} no longer holds the weights that were scored, but those of an earlier epoch: remove "
+            f"{trial.folder / RECORD}, then --resume to train the rest once more"
+        )
     return checkpoint["best_state"] or checkpoint["learner"]["model"]
 
 

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.distance import pdist, squareform
 
 import recipes
-from fmnist import audit, metrics
+from fmnist import audit, metrics, remarks
 from fmnist.audit import Pairs, Suspects, confident_joint, find_suspects, nearest_pairs, score, wrong_labels
 from fmnist.config import Network, TrainConfig
 from fmnist.data import PARTS, FashionMNIST, part_indices
@@ -225,6 +225,22 @@ def test_a_summary_counts_pairs_and_names_their_images():
         "classes": ["T-shirt/top", "Shirt"],
         "distance": 4.9,
     }
+
+
+@pytest.mark.parametrize(("distance", "least"), [(4.0, "at least "), (6.0, "")])
+def test_where_all_pairs_that_were_looked_for_are_near_there_may_be_more(distance, least):
+    pair = {"images": ["training 1", "test 2"], "classes": ["Bag", "Bag"], "distance": 0.0}
+    part = {"accuracy": 1.0, "mistakes": 0, "mistakes_suspected": 0, "accuracy_without": 1.0, "suspected": 0}
+    near = 1 + (distance < audit.NEAR)
+    pairs = {
+        "identical_pairs": 1,
+        "near_pairs": near,
+        "near_pairs_across": 1,
+        "pairs": [pair, {**pair, "distance": distance}],
+    }
+    said = "\n".join(remarks._audit({"audit": {"training": part, "test": part, **pairs}}))
+    assert f" from each other: {least}{near} pairs, 1 of them" in said
+    assert "identical: 1 (" in said
 
 
 # From end to end

@@ -90,7 +90,7 @@ def train(network: Network, folder: Path, part: str) -> dict[int, str]:
     learner = make_learner(network.build(), config, Machine(CPU, "bf16"), steps)
     checkpoints = Checkpoints(folder, network.name, network.settings)
     digests = Digests(checkpoints if part == "stopped" else None)
-    progress = training.resume(learner, checkpoints) if part == "resumed" else training.Progress()
+    progress = training.resume(learner, config, checkpoints) if part == "resumed" else training.Progress()
     try:
         with redirect_stdout(None):
             training.fit(learner, training_data, config, digests, progress)

@@ -150,6 +150,17 @@ def test_each_version_and_file_that_differs_is_named(tmp_path, monkeypatch):
     assert "instead of 0.1" in told
     assert f"{own} " in told
     assert cluster.fault(cluster.program(str(own)), str(tmp_path)) is None
+
+
+def test_a_worker_tells_the_sources_that_it_has_imported_and_not_those_on_the_disk_now(tmp_path, monkeypatch):
+    before = cluster.program()["sources"]
+    (tmp_path / "cnn.py").write_text("changed")
+    (tmp_path / "my_net.py").write_text("of the user's own")
+    monkeypatch.setattr(cluster, "ROOT", tmp_path)
+    assert cluster.program(str(tmp_path / "my_net.py"))["sources"] == before
+
+
+def test_no_folder_to_write_in_is_told(tmp_path):
     assert cluster.fault(cluster.program(), str(tmp_path / "nowhere")).startswith(f"cannot write in {tmp_path}: ")
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import fashionmnist
-from fmnist import config, data, options, trials
+from fmnist import config, data, options, trials, workers
 from fmnist.checkpoints import Checkpoints, rebuild
 from fmnist.config import Network, Recipe, TrainConfig, import_class
 from fmnist.device import Machine
-from fmnist.errors import Refused
+from fmnist.errors import Failed, Refused
 from fmnist.trials import Trained
 from recipes import RECIPES
 from tests.helpers import tiny
@@ -230,7 +230,36 @@ def test_its_file_may_import_its_neighbours_and_options_reach_its_arguments(tmp_
         own(tmp_path, content, kernels=[3])
 
 
-class Stop(Exception):
+def test_a_neighbour_called_like_a_file_of_this_program_is_not_taken_for_that(tmp_path):
+    import cnn
+
+    (tmp_path / "cnn.py").write_text("WIDTH = 144\n")
+    content = NET.replace("4 * 36", "WIDTH") + "\nfrom cnn import WIDTH\n"
+    ours = sys.modules.pop("cnn")
+    try:
+        own(tmp_path, content).checked()
+        assert config.import_class("cnn:CNN").__module__ == "cnn"
+    finally:
+        sys.modules["cnn"] = ours
+    assert config.import_class("cnn:CNN") is cnn.CNN
+
+
+def test_what_goes_wrong_in_a_network_of_ones_own_is_said_in_one_line_and_ends_no_other_trial(tmp_path, capsys):
+    content = NET.replace(
+        "return self", "if len(images) > 2 and torch.initial_seed() % 2: raise KeyError('a')\n        return self"
+    )
+    recipe = own(tmp_path, "import torch\n" + content, epochs=1).checked()
+    made = [torch.from_numpy(array) for array in tiny.make(train=120, test=40)]
+    dataset = data.FashionMNIST(made[0], made[1].long(), made[2], made[3].long(), "made up")
+    planned = trials.plan(recipe, 2, dataset, Machine(torch.device("cpu"), "fp32"), tmp_path / "checkpoints")
+    with pytest.raises(
+        Failed, match=r"1 of 2 trials failed, net-seed0 first \(.*my_net.py:Net: cannot be trained \(KeyError: 'a'\)"
+    ):
+        workers.train_all(planned, dataset, {}, tmp_path)
+    assert [trial.is_finished() for trial in planned] == [False, True]
+
+
+class Stop(BaseException):
     pass
 
 

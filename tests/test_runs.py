@@ -126,6 +126,23 @@ def test_no_room_for_a_copy_of_the_finished_run_is_told_in_words(folder, monkeyp
     assert not (folder / "checkpoints.finished").exists(), "half a copy"
 
 
+def test_a_kill_while_the_finished_run_is_copied_leaves_no_half_of_it(folder, monkeypatch):
+    def killed(_source, place, **_):
+        place.mkdir()
+        (place / "run.json").write_bytes((folder / "checkpoints" / "run.json").read_bytes())
+        raise Killed
+
+    run = begun(folder, trainings(seeds=(0, 1)), resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", killed)
+        with pytest.raises(Killed):
+            run.start()
+    assert not (folder / "checkpoints.finished").exists()
+    train(begun(folder, trainings(seeds=(0, 1)), resume=True))
+    assert is_whole(folder, trainings(seeds=(0, 1)))
+    assert not (folder / ".copying").exists()
+
+
 @pytest.mark.parametrize(
     ("plan", "resume"), [(B, False), (trainings(seeds=(0, 1)), True)], ids=["another run", "more seeds"]
 )
@@ -186,6 +203,19 @@ def test_of_a_finished_run_of_equal_settings_what_others_put_there_is_kept(folde
     whole_run(folder, A)
     assert is_whole(folder, A)
     assert [path.name for path in folder.with_name("classic.before").iterdir()] == ["kernels_grid.png"]
+
+
+def test_what_was_found_in_another_data_set_is_kept_whole(tmp_path):
+    """Of a run that trains nothing the data are all that its results follow from."""
+    (tmp_path / "explore").mkdir()
+    for digest in ("one", "another", "another"):
+        run = Run(tmp_path / "explore", False, {})
+        run.plan({}, {"training data": digest})
+        run.start()
+        (run.results / "metrics.json").write_text(digest)
+        run.finish()
+    kept = {path.name: (path / "metrics.json").read_text() for path in tmp_path.iterdir()}
+    assert kept == {"explore": "another", "explore.before": "one"}
 
 
 def test_pictures_drawn_of_a_run_go_when_another_of_equal_settings_replaces_it(folder):
@@ -393,6 +423,11 @@ def test_trainings_that_were_never_begun_are_not_started_by_resuming(begun_by, a
     train(begun(tmp_path, A, **begun_by), finished=False)
     assert f"--{next(iter(asked))} " in refusal(tmp_path, A, **asked)
     assert "the run that is to be resumed has" in refusal(tmp_path, A, **asked)
+
+
+def test_networks_may_be_named_in_another_order(tmp_path):
+    train(begun(tmp_path, A, models=["ffn", "cnn"]), finished=False)
+    assert begun(tmp_path, A, resume=True, models=["cnn", "ffn"]).resume
 
 
 def test_a_file_of_the_users_own_is_named_again_to_be_run_again(tmp_path):

@@ -104,6 +104,8 @@ def test_a_study_draws_no_gains_from_version_to_version_and_the_layers_of_its_be
         (bool, "true", True),
         (Sequence[int], "32+64", [32, 64]),
         (list[float], "0.5", [0.5]),
+        (Sequence[int], "none", []),
+        (Sequence[int] | None, "none", None),
         (int | Sequence[int] | None, "2", 2),
         (int | Sequence[int] | None, "2+1", [2, 1]),
         (int | Sequence[int] | None, "none", None),

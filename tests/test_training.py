@@ -14,7 +14,7 @@ from fmnist import data, training
 from fmnist.checkpoints import Checkpoints
 from fmnist.config import SCHEDULES, TrainConfig
 from fmnist.device import Machine, seed_epoch
-from fmnist.errors import Diverged, Failed
+from fmnist.errors import Diverged, Failed, Refused
 from fmnist.learners import TorchLearner
 from fmnist.training import Progress, fit, is_stalled, make_batches, selected_epoch, steps_per_epoch
 from tests.helpers import tiny
@@ -46,7 +46,7 @@ def trained(config: TrainConfig, folder, model=None) -> tuple[TorchLearner, Prog
 def gone_on_with(own: TorchLearner, config: TrainConfig, folder) -> Progress:
     """Resume the training in `folder` with another learner."""
     kept = Checkpoints(folder, "net", SETTINGS)
-    return fit(own, split(config), config, kept, training.resume(own, kept))
+    return fit(own, split(config), config, kept, training.resume(own, config, kept))
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -426,5 +426,20 @@ def test_of_a_finished_training_the_scored_weights_are_had_again(tmp_path):
     assert resumed.history == progress.history
 
 
+def test_a_finished_training_does_not_go_on_as_its_optimizer_is_gone(tmp_path):
+    trained(SEESAW, tmp_path)
+    Checkpoints(tmp_path, "net", SETTINGS).finish()
+    with pytest.raises(Refused, match="to go on with after epoch 7: --resume with --epochs 7"):
+        gone_on_with(learner(SEESAW), replace(SEESAW, epochs=9), tmp_path)
+
+
+def test_a_training_that_was_stopped_early_is_finished_with_fewer_epochs(tmp_path):
+    impatient = replace(SEESAW, epochs=50, patience=1)
+    _, progress = trained(impatient, tmp_path)
+    assert len(progress.history) < 50
+    Checkpoints(tmp_path, "net", SETTINGS).finish()
+    assert gone_on_with(learner(impatient), impatient, tmp_path).history == progress.history
+
+
 def test_nothing_to_resume_is_no_progress(tmp_path):
-    assert training.resume(learner(TrainConfig()), Checkpoints(tmp_path, "net", SETTINGS)) == Progress()
+    assert training.resume(learner(TrainConfig()), TrainConfig(), Checkpoints(tmp_path, "net", SETTINGS)) == Progress()

@@ -234,6 +234,21 @@ def test_weights_that_have_gone_are_refused_in_one_line(trial):
         trials.weights(trial)
 
 
+def test_weights_of_an_earlier_epoch_are_not_taken_for_those_that_were_scored(tmp_path, monkeypatch):
+    """A kill came before the checkpoints were tidied, and the newest has been damaged."""
+    (trial,) = planned(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "finish", lambda _self: None)
+        trials.train(trial, DATASET)
+    newest, _ = trial.checkpoints.paths()
+    newest.write_bytes(newest.read_bytes()[:-500])
+    with pytest.raises(Refused, match=r"an earlier epoch: remove .*trial\.json, then --resume"):
+        trials.weights(trial)
+    (trial.folder / "trial.json").unlink()
+    trials.train(trial, DATASET)
+    assert trials.weights(trial).keys() == NETWORK.build().state_dict().keys()
+
+
 # Alone, and as long as it is wanted
 
 
