@@ -47,7 +47,8 @@ class CNN(nn.Module):
                  pooling, where there are fewer values to normalise, without a scale, in place of the convolution's
                  bias, and in the dense layers as well; or None
     identity     whether convolutions start as the identity, and pass their input through until they learn better
-    cosines      whether the first convolution's kernels are cosines, and do not learn: see `cosine_kernels`
+    cosines      whether the first convolution does not learn: its kernels are those of `cosine_kernels`, as many as
+                 there are, and beyond them what was drawn
     dense_norm   "layer" or "batch" norm after each dense layer's activation, or None
     conv_dropout fraction of the values dropped after each downsampling, and
     dropout      after each dense layer
@@ -122,7 +123,7 @@ class CNN(nn.Module):
 
 
 def _fix_cosines(conv: nn.Conv2d) -> None:
-    """Let the kernels of `conv`, of one channel, be cosines, as many as there are, and not learn."""
+    """Let the kernels of `conv`, of one channel, be cosines, as many as there are, and let none of them learn."""
     basis = cosine_kernels(conv.kernel_size[0])[: conv.out_channels]
     conv.weight.detach()[: len(basis), 0] = basis
     conv.requires_grad_(False)
