@@ -157,7 +157,7 @@ def keep_freed_memory() -> None:
     Every step allocates the same tensors of several megabytes. glibc returns such memory at once, and the system hands
     it out again page by page, zeroed. Where the C library is not glibc, nothing is done.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if _has_glibc():
         mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3  # numbers as in malloc.h
         mallopt(trim_threshold, 2**31 - 1)  # bytes free at the heap's end before it shrinks
         mallopt(mmap_threshold, 32 * 2**20)  # bytes from which a tensor gets a mapping of its own; glibc takes no more
@@ -165,5 +165,10 @@ def keep_freed_memory() -> None:
 
 def give_back_memory() -> None:
     """Return to the system what `keep_freed_memory` has kept: what comes next needs other sizes."""
-    if platform.libc_ver()[0] == "glibc":
+    if _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_glibc() -> bool:
+    # Asked of Linux alone: elsewhere it reads the interpreter's file, which Windows' store does not let one open.
+    return platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
