@@ -7,7 +7,7 @@ for any network whose answer to floats is its answer to bytes; `Pixels`, resizin
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ def explain(model: nn.Module, pixels: np.ndarray, classes: Sequence[int]) -> Exp
     if layer := last_maps(model, images):
         methods.append(grad_cam(model, images, targets, layer))
     else:
-        left_out.append("Grad-CAM is left out: this network has no convolution whose maps tell one place from another")
+        left_out.append("Grad-CAM is left out: no convolution has a gradient and maps that tell one place from another")
     methods.append(occlusion(model, images, targets))
     return Explanation(list(classes), methods, integrated.errors, integrated.changes, left_out)
 
@@ -131,18 +131,23 @@ def integrated_gradients(model: nn.Module, images: Tensor, targets: Tensor) -> C
 def last_maps(model: nn.Module, images: Tensor) -> tuple[str, nn.Module] | None:
     """Return the last layer, with its name, that puts out maps of a convolution: its activation or pooling, if any.
 
-    Maps of a single pixel say nothing of where: so ResNet-18's last block is left out for images of 32x32. None if
-    there is no such layer. Of a layer that is used again the last use counts, as it does for captum.
+    Maps of a single pixel say nothing of where: so ResNet-18's last block is left out for images of 32x32. Maps that
+    the scores have no gradient from, such as an auxiliary head's, say nothing of the scores. None if there is no such
+    layer. Of a layer that is used again the last use counts, as it does for captum.
     """
-    shapes: dict[nn.Module, tuple[int, ...]] = {}  # of the outputs, in the order of computation
+    outputs: dict[nn.Module, Tensor] = {}  # in the order of computation
 
-    def note(_name: str, module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        shapes.pop(module, None)
-        shapes[module] = tuple(getattr(output, "shape", ()))
+    def note(_name: str, module: nn.Module, _inputs: tuple, output: Any) -> None:
+        outputs.pop(module, None)
+        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2:].numel() > 1 and output.requires_grad:
+            outputs[module] = output
 
-    with hooked(model, note), torch.no_grad():
-        model(images)
-    maps = [module for module, shape in shapes.items() if len(shape) == 4 and shape[2] * shape[3] > 1]
+    with hooked(model, note):
+        scores = model(images)
+    if not outputs:
+        return None
+    gradients = torch.autograd.grad(scores.sum(), list(outputs.values()), allow_unused=True)
+    maps = [module for module, gradient in zip(outputs, gradients, strict=True) if gradient is not None]
     if not any(isinstance(module, nn.Conv2d) for module in maps):
         return None
     names = {module: name for name, module in model.named_modules()}

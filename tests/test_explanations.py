@@ -150,6 +150,41 @@ def test_grad_cam_is_left_out_in_words_where_there_is_no_convolution(name):
     assert [line[:20] for line in found.left_out] == ([] if convolutional else ["Grad-CAM is left out"])
 
 
+class WithMapsBeside(Own):
+    """Own, whose convolution `beside` makes maps of the last ones: without a part in the scores, or a gradient."""
+
+    def __init__(self, has_part):
+        super().__init__()
+        self.beside, self.has_part = nn.Conv2d(6, 6, 3, padding=1), has_part
+
+    def forward(self, images):
+        maps = self.second(self.relu(self.first(images[:, None] / 255)))
+        attention = self.beside(maps.detach() if self.has_part else maps)
+        return self.linear((maps * attention.detach().sigmoid() if self.has_part else maps).flatten(1))
+
+
+@pytest.mark.parametrize("has_part", [False, True], ids=["auxiliary head", "detached attention"])
+def test_grad_cam_is_of_the_last_maps_from_which_the_scores_have_a_gradient(has_part):
+    torch.manual_seed(0)
+    found, maps = explained(WithMapsBeside(has_part))
+    assert any(" maps of second, 11x11," in method.told for method in found.methods)
+    assert maps["Grad-CAM"].shape == (2, 11, 11)
+
+
+class ConvolutionBeside(WithMapsBeside):
+    """A network that is linear in the image, and whose only convolutions have no part in the scores."""
+
+    def forward(self, images):
+        super().forward(images)
+        return images.flatten(1)[:, :10] / 255
+
+
+def test_grad_cam_is_left_out_where_no_convolution_has_a_gradient():
+    found, maps = explained(ConvolutionBeside(False))
+    assert "Grad-CAM" not in maps
+    assert found.left_out[0].startswith("Grad-CAM is left out: no convolution has a gradient")
+
+
 @pytest.mark.parametrize("name", ["cnn", "resized", "ffn", "own"])
 def test_explanations_are_deterministic_and_leave_the_network_as_it_is(name, recwarn):
     model = network(name)
