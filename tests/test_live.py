@@ -122,6 +122,19 @@ class HandedByKeyword(Residual):
         return self.output(self.flatten(self.conv(input=self.pixels(images))))
 
 
+class Branches(Residual):
+    """Two branches that one layer flattens: flattened twice, one after the other, maps have too few dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.other, self.flatten = nn.Conv2d(1, 1, 3, padding=1), nn.Flatten(1, 3)
+
+    def forward(self, images):
+        pixels = self.pixels(images)
+        one, other = self.conv(pixels), self.other(pixels)
+        return self.output(self.flatten(one) + self.flatten(other))
+
+
 class WithIndices(Residual):
     def __init__(self):
         super().__init__()
@@ -141,6 +154,7 @@ def sequence(*middle, inputs=4 * 13 * 13):
         (Residual(), "more than one layer after the other"),
         (InAFunction(), "more than one layer after the other"),
         (FlattenedByAFunction(), "more than one layer after the other"),
+        (Branches(), "more than one layer after the other"),
         (NormalisedVector(), "more than one layer after the other"),
         (HandedByKeyword(), "conv is not handed one tensor"),
         (WithIndices(), "pool is not handed one tensor, or does not hand on one"),
