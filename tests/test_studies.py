@@ -470,10 +470,28 @@ FORMS = {
     "a value diverged": NUMBERS._replace(trials=[t for t in NUMBERS.trials if t["lr"] != "0.01"]),
     "numbers": drawn({"hidden": WIDTHS}),
     "of two networks": drawn({"lr": RATES}, ("ffn", "cnn"), 5),
+    "zero and decades": drawn({"weight_decay": [0, 1e-4, 1e-3, 1e-2]}),
+    "zero and many": drawn({"label_smoothing": [0.0, *(n / 100 for n in range(1, 13))]}, seeds=1),
+    "numbers too near to be named": drawn({"batch_size": [63, 64, 65, 1000]}, seeds=1),
+    "very many": drawn({"epochs": [*range(1, 41)]}, seeds=1),
+    "long lists": drawn({"kernels": [[16] * n for n in range(5, 11)]}, ("ffn", "cnn")),
     "words": drawn({"pool": ["max", "avg", "stride"]}, ("cnn", "other"), 1),
     "two settings": drawn({"hidden": LISTS, "lr": RATES}),
     "of one seed and two networks": drawn({"optimizer": ["adam", "sgd"], "lr": RATES}, ("ffn", "cnn"), 1),
     "three settings": drawn({"hidden": LISTS, "lr": RATES, "augment": [True, False]}),
+    "long names of panels": drawn(
+        {"pool": ["max", "avg"], "epochs": [1, 2], "weight_decay": [0.0001, 0.0002]}, ("narrow", "convolutional, deep")
+    ),
+    "a long list as a panel": drawn({"pool": ["max", "avg"], "epochs": [1, 2], "kernels": [[16] * 12, [32]]}),
+    "four settings": drawn(
+        {
+            "weight_decay": [0.0, 1e-4, 1e-3, 1e-2],
+            "label_smoothing": [0, 0.01, 0.02, 0.05],
+            "kernels": [[16, 32], [16, 32, 64], [8, 16, 32, 64]],
+            "optimizer": ["adam", "adamw", "sgd", "rmsprop", "nadam"],
+        },
+        seeds=1,
+    ),
     "many panels": drawn({"lr": RATES[:2], "dropout": [0.0, 0.5], "epochs": [1, 2, 3, 4, 5]}),
     "changes": changes({"lr": RATES[:3], "augment": [True, False], "kernels": LISTS, "label_smoothing": [0.1, 0]}),
     "changes from one seed": changes({"augment": [True, False]}, seeds=1),
@@ -509,9 +527,23 @@ def test_a_heatmap_shows_the_mean_of_every_combination(tmp_path):
 def test_an_axis_is_logarithmic_where_the_values_span_more_than_a_decade(tmp_path):
     scales = [
         pictures.draw(tmp_path / "s.png", drawn({"lr": values}), "Study").axes[0].get_xscale()
-        for values in ([0.001, 0.1], [0.01, 0.1], [1, 2, 3], [0, 0.5])
+        for values in ([0.001, 0.1], [0.01, 0.1], [1, 2, 3], [0, 0.5], [0, 0.01, 0.2], [-1, 0.1, 50])
     ]
-    assert scales == ["log", "linear", "linear", "linear"]
+    assert scales == ["log", "linear", "linear", "linear", "symlog", "linear"]
+
+
+def test_numbers_are_joined_by_their_size_and_words_stand_as_they_were_typed(tmp_path):
+    rates = pictures.draw(tmp_path / "s.png", drawn({"lr": [3e-3, 3e-4, 1e-3]}, seeds=1), "Study").axes[0]
+    assert rates.lines[0].get_xdata().tolist() == [3e-4, 1e-3, 3e-3]
+    assert [label.get_text() for label in rates.get_xticklabels()] == ["0.0003", "0.001", "0.003"]
+    words = pictures.draw(tmp_path / "s.png", drawn({"pool": ["stride", "avg"]}), "Study").axes[0]
+    assert [label.get_text() for label in words.get_xticklabels()] == ["stride", "avg"]
+
+
+def test_numbers_too_near_to_be_named_stand_at_equal_distances(tmp_path):
+    axes = pictures.draw(tmp_path / "s.png", FORMS["numbers too near to be named"], "Study").axes[0]
+    assert axes.get_xticks().tolist() == [0, 1, 2, 3]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["63", "64", "65", "1000"]
 
 
 # From end to end

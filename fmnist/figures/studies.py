@@ -8,6 +8,7 @@ each change is from the baseline.
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ from fmnist.study_results import change
 ACROSS = 4  # panels in a row
 MEASURES = {"validation_accuracy": "on validation images, which select", "test_accuracy": "on test images"}
 DECADE = 10  # a numeric setting whose values span more gets a logarithmic axis
+# In inches: a character and a line of a label, and what a panel has beside its axis.
+CHARACTER, LINE, BESIDE_PANEL = 0.1, 0.22, 0.8
+USUAL_LABEL = 6  # characters of a value, as in 0.0001
 
 
 class Study(NamedTuple):
@@ -63,7 +67,7 @@ def draw(path: Path | str, study: Study, title: str) -> Figure:
 
 
 def _one_setting(path: Path | str, study: Study, name: str, title: str) -> Figure:
-    with sheet(path, 11, 4.6, title) as figure:
+    with sheet(path, 2 * max(5.5, _least_width(study)), 4.6 + _label_height(study), title) as figure:
         for axes, (measure, words) in zip(figure.subplots(1, 2, sharey=True), MEASURES.items(), strict=True):
             _along(axes, study, name, measure)
             axes.set_title(words)
@@ -75,7 +79,8 @@ def _one_setting(path: Path | str, study: Study, name: str, title: str) -> Figur
 def _marginals(path: Path | str, study: Study, title: str) -> Figure:
     count = len(study.settings)
     rows, columns = -(-count // ACROSS), min(count, ACROSS)
-    with sheet(path, max(8.0, 3.4 * columns), 3.6 * rows, title) as figure:
+    width, height = columns * max(3.4, _least_width(study)), rows * (3.6 + _label_height(study))
+    with sheet(path, width, height, title) as figure:
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes, name in zip(panels.flat, study.settings, strict=False):
             _along(axes, study, name, "validation_accuracy")
@@ -91,43 +96,76 @@ def _marginals(path: Path | str, study: Study, title: str) -> Figure:
 def _along(axes: Axes, study: Study, name: str, measure: str) -> None:
     """Draw the accuracy of every trial, and mean and standard deviation of those with the same value of a setting."""
     values = study.settings[name]
-    places, numeric = _places(values)
+    if is_numeric := all(_number(value) is not None for value in values):
+        values = sorted(values, key=_number)
+    places = _value_axis(axes, name, values)
     own = looks(study.networks)
     for n, network in enumerate(study.networks):
-        beside = np.zeros(len(values)) if numeric else np.full(len(values), 0.14 * (n - (len(own) - 1) / 2))
+        beside = places + (0 if is_numeric else 0.14 * (n - (len(own) - 1) / 2))
         samples = [[row[measure] for row in study.of(network=network, **{name: written(value)})] for value in values]
         means = [np.mean(sample) if sample else np.nan for sample in samples]
         spread = [np.std(sample, ddof=1) if len(sample) > 1 else 0 for sample in samples]
-        line = {"linestyle": "-" if numeric else "", "ms": 8, **own[network]._asdict()}
-        axes.errorbar(places + beside, means, spread if any(spread) else None, **line)
-        dots = np.concatenate([np.full(len(s), place) for s, place in zip(samples, places + beside, strict=True)])
+        line = {"linestyle": "-" if is_numeric else "", "ms": 8, **own[network]._asdict()}
+        axes.errorbar(beside, means, spread if any(spread) else None, **line)
+        dots = np.concatenate([np.full(len(sample), place) for sample, place in zip(samples, beside, strict=True)])
         dot = {"linestyle": "", "marker": "o", "ms": 4.5, "color": own[network].color, "mfc": "white", "zorder": 3}
         axes.plot(dots, np.concatenate(samples), **dot)
-        for place in (places + beside)[np.isnan(means)]:
+        for place in beside[np.isnan(means)]:
             how = {"rotation": 90, "ha": "center", "va": "bottom", "color": own[network].color}
             axes.text(place, 0.03, "diverged", transform=axes.get_xaxis_transform(), **how)
-    _value_axis(axes, name, values)
 
 
-def _places(values: Sequence[Any]) -> tuple[np.ndarray, bool]:
-    """Where the values of a setting stand on an axis, and whether they are numbers that have a place of their own."""
-    numbers = [value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value for value in values]
-    numeric = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers)
-    return np.array(numbers if numeric else range(len(values)), float), numeric
+def _number(value: Any) -> float | None:
+    """A value of a setting, or the only one in a list, as a number; None where it is none."""
+    number = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+    return float(number) if isinstance(number, (int, float)) and not isinstance(number, bool) else None
 
 
-def _value_axis(axes: Axes, name: str, values: Sequence[Any]) -> None:
-    """Name the values of a setting below its axis, which is logarithmic where they span more than a decade."""
-    places, numeric = _places(values)
-    if numeric and places.min() > 0 and places.max() > DECADE * places.min():
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-    elif not numeric:
+def _value_axis(axes: Axes, name: str, values: Sequence[Any]) -> np.ndarray:
+    """Name the values of a setting, ascending if they are numbers, below its axis; return their places, float [V].
+
+    Numbers stand where they are on the axis, words at equal distances; so do numbers that are too near to be named.
+    """
+    numbers, labels = [_number(value) for value in values], [written(value) for value in values]
+    room = axes.figure.get_figwidth() / axes.get_gridspec().ncols - BESIDE_PANEL
+    places, gaps = np.arange(len(values), dtype=float), np.full(len(values) - 1, room / len(values))
+    if None not in numbers and (own := _scaled(axes, numbers) * room).min() >= LINE:
+        places, gaps = np.array(numbers), own
+    else:
+        axes.set_xscale("linear")
         axes.set_xlim(-0.5, len(values) - 0.5)
-    labels = [written(value) for value in values]
-    crowded = sum(map(len, labels)) > 32
-    axes.set_xticks(places, labels, rotation=30 if crowded else 0, ha="right" if crowded else "center")
+    widths = CHARACTER * np.array([len(label) + 1 for label in labels])
+    axes.set_xticks(places, labels, rotation=90 if (gaps < (widths[1:] + widths[:-1]) / 2).any() else 0)
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(name.replace("_", " "))
+    return places
+
+
+def _scaled(axes: Axes, numbers: Sequence[float]) -> np.ndarray:
+    """Choose the axis for ascending `numbers`; return the distances between them, in parts of its length.
+
+    It is logarithmic where they span more than a decade: from zero, if that is the first, to the next one linear.
+    """
+    first = next((number for number in numbers if number > 0), 0)
+    if numbers[0] >= 0 and numbers[-1] > DECADE * first:
+        axes.set_xscale("symlog", linthresh=first) if numbers[0] == 0 else axes.set_xscale("log")
+    scale = axes.xaxis.get_transform()
+    along = scale.transform(np.array(numbers))
+    beyond = 0.05 * np.ptp(along)
+    low, high = along[0] - beyond, along[-1] + beyond
+    axes.set_xlim(*scale.inverted().transform(np.array([low, high])))  # diverged values are on it as well
+    return np.diff(along) / (high - low)
+
+
+def _least_width(study: Study) -> float:
+    """How wide a panel is in which all values of each setting can be named, in inches."""
+    return BESIDE_PANEL + LINE * max(map(len, study.settings.values()))
+
+
+def _label_height(study: Study) -> float:
+    """What the longest name of a value takes of a panel's height if it stands upright, beyond the usual, in inches."""
+    longest = max(len(written(value)) for values in study.settings.values() for value in values)
+    return max(0, CHARACTER * (longest - USUAL_LABEL))
 
 
 def _accuracy_axis(axes: Axes) -> None:
@@ -182,14 +220,16 @@ def _heatmaps(path: Path | str, study: Study, names: Sequence[str], title: str) 
     rows, columns = -(-len(panels) // ACROSS), min(len(panels), ACROSS)
     cell = max(1.0, 0.25 + 0.09 * max(map(len, across)))  # inches
     width = columns * (1.1 + 0.09 * max(map(len, down)) + cell * len(across))
-    with sheet(path, max(6.0, width), rows * (1.2 + 0.62 * len(down)) + 0.5, title) as figure:
+    titles = [fill(", ".join(_panel_words(study, panel)), int(cell * len(across) / CHARACTER)) for panel in panels]
+    above = 1.0 + 0.2 * max(text.count("\n") + 1 for text in titles)
+    with sheet(path, max(6.0, width), rows * (above + 0.62 * len(down)) + 0.5, title) as figure:
         grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, panel in zip(grid.flat, panels, strict=False):
+        for axes, panel, words in zip(grid.flat, panels, titles, strict=False):
             means, texts = _table(study, panel, {names[0]: down, names[1]: across})
             heatmap(axes, np.nan_to_num((means - low) / ((high - low) or 1)), texts)
             name_classes(axes, across, down)
             axes.set(xlabel=names[1].replace("_", " "), ylabel=names[0].replace("_", " "))
-            axes.set_title(", ".join(_panel_words(study, panel)))
+            axes.set_title(words)
             _frame_best(axes, study, panel, (names[0], down), (names[1], across))
         for axes in grid.flat[len(panels) :]:
             axes.remove()
