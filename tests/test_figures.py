@@ -239,6 +239,8 @@ def test_loss_by_step_lies_over_its_epoch(tmp_path):
     assert within.get_ydata() == pytest.approx([0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
     assert whole.get_xdata().tolist() == [15, 45]
     assert axes.get_xlabel() == "step"
+    (entry,) = [line for line in axes.figure.legends[0].get_lines() if line.get_label() == "training, within an epoch"]
+    assert entry.get_linewidth() == within.get_linewidth() < whole.get_linewidth()
 
 
 @pytest.mark.parametrize(("count", "scale"), [(3, "linear"), (9, "log")])

@@ -24,6 +24,7 @@ VALIDATION = (0, (4, 2))  # the dashes of everything measured on held-out images
 # Around the epoch whose weights are scored, where validation images choose it.
 RING = {"marker": "o", "ms": 13, "mfc": "none", "mew": 1.6, "linestyle": ""}
 CROSS = {"marker": "x", "ms": 9, "mew": 2, "linestyle": ""}  # what is published
+THIN = {"linewidth": 0.8}  # what was measured within an epoch
 STAR = {"marker": "*", "ms": 15, "linestyle": ""}  # what was measured on the test images
 UNEVEN = 4  # times the steps of another training: then the axis of the steps is logarithmic
 
@@ -50,7 +51,9 @@ def loss_curves(
             _mark_whole_numbers(axes)
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         groups = [_lines(model, "loss", own[name]) for name, model in shown.items()]
-        if not by_step and any("epochs" in model["published"] for model in shown.values()):
+        if by_step:
+            groups.append([Line2D([], [], color=GREY, label="training, within an epoch", **THIN)])
+        elif any("epochs" in model["published"] for model in shown.values()):
             groups.append([Line2D([], [], color=GREY, label="published", **CROSS)])
         legend_below(figure, [*groups, *_notes(shown)])
     return figure
@@ -163,7 +166,7 @@ def _losses(axes: Axes, model: Model, look: Look, by_step: bool) -> None:
     within = _aligned([[part for epoch in run for part in epoch["train_loss_by_step"]] for run in runs])
     parts = within.shape[1] / max(map(len, runs))  # of an epoch
     middles = (np.arange(within.shape[1]) + 0.5) / parts * steps
-    axes.plot(middles, _mean(within), color=look.color, linewidth=0.8)
+    axes.plot(middles, _mean(within), color=look.color, **THIN)
     # The training loss is the mean over an epoch: it stands in the epoch's middle.
     _curve(axes, model, "train_loss", look, along=lambda epochs: (epochs - 0.5) * steps)
     _curve(axes, model, "validation_loss", look, along=lambda epochs: epochs * steps)
