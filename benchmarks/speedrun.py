@@ -154,10 +154,14 @@ def epoch_row(name: str, runs: Sequence[Speedrun], reached: Sequence[int | None]
     return [network.title, spread(per_epoch, ".1f"), published, goal, mean, ", ".join(by_seed)]
 
 
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
+
+
 def parts(runs: Sequence[Speedrun]) -> str:
     """A table of what each part of `speedrun` takes, and its peak memory."""
     seconds = {
-        f"training of the {network.title}, {network.training.epochs} epochs": [r.training[network.name] for r in runs]
+        f"training of the {network.title}, {_epochs(network.training.epochs)}": [r.training[network.name] for r in runs]
         for network in recipes.SPEEDRUN.networks
     }
     seconds["all else: start, data, evaluation, figures, report"] = [
