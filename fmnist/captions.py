@@ -4,18 +4,18 @@ Figures are told apart by their kind: the name of the PNG file, without the netw
 networks a figure shows, as metrics.json has them; `statistics` is what it says of the data set.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fmnist.metrics import Model
 from fmnist.study_results import validation_accuracy
-from fmnist.tables import mean_of, trainings_of
+from fmnist.tables import epochs_text, mean_of, range_text, trainings_of
 
 OVERFITS_TEST = 1.5  # ratio of test to training loss from which a network is said to overfit
 OVERFITS_VALIDATION = 1.05  # ratio of the last to the lowest validation loss, for the same
 
 CAPTIONS = {
-    "loss": "Loss by epoch; dashed, on held-out images where there are some.",
+    "loss": "Loss in training; dashed, on held-out images where there are some.",
     "loss_curves": (
         "Loss of all networks on common axes; dashed, on held-out images where there are some; crosses, as published. "
         "A training loss that falls while the loss on other images rises means overfitting: the network grows more "
@@ -32,8 +32,8 @@ CAPTIONS = {
     ),
     "gains": "Test accuracy of each version, and what it gained over the one before.",
     "model_comparison": (
-        "Loss and accuracy of all networks on common axes, on the training images and on held-out ones, where a ring "
-        "stands around the best epoch, whose weights were scored."
+        "Loss and accuracy of all networks on common axes: on the training images and, where there are some, on "
+        "held-out ones."
     ),
     "study": (
         "Accuracy for every value of what was varied, or, where one thing at a time was changed, how far it is from "
@@ -68,8 +68,8 @@ CAPTIONS = {
     "features_grid": "The feature maps of one image: strong where the kernel's pattern is found.",
     "progression": "Activations by layer, from the image to the class probabilities at the end.",
     "explanation": (
-        "Why classes have their scores, by four methods: red pixels speak for the class of the row, blue ones against "
-        "it. The methods ask different questions, and where they disagree none of them is wrong."
+        "Why classes have their scores, by several methods: red pixels speak for the class of the row, blue ones "
+        "against it. The methods ask different questions, and where they disagree none of them is wrong."
     ),
     "photograph": "The photograph, the image of 28 x 28 pixels that the network is given, and its prediction.",
 }
@@ -104,22 +104,26 @@ def alternative(kind: str, models: Mapping[str, Model], statistics: Mapping[str,
 
 
 def _fit(model: Model) -> str:
-    """What the losses of a training say of its fit."""
+    """What the losses of a training say of its fit; of several seeds, of the first one's."""
     train, test = [epoch["train_loss"] for epoch in model["epochs"]], model["test_loss"]
     validation = [epoch["validation_loss"] for epoch in model["epochs"] if "validation_loss" in epoch]
     if None in (test, *train, *validation):  # of a number that is not finite
         return ""
+    seed = f" of seed {model['seeds'][0]['seed']}" if "seeds" in model else ""
     meaning = "it grows more confident, also in its errors, though its accuracy may still rise."
     if not validation:
-        ends = f"The training loss ends at {train[-1]:.2f}, the test loss is {test:.2f}"
+        ends = f"The training loss{seed} ends at {train[-1]:.2f}, the test loss is {test:.2f}"
         if test > OVERFITS_TEST * train[-1]:
             return f"{ends}: the network overfits; {meaning}"
         return f"{ends}. Only held-out images tell whether more epochs would help (--validation 0.1)."
     lowest = validation.index(min(validation))
-    if validation[-1] > OVERFITS_VALIDATION * validation[lowest] and train[-1] < train[lowest]:
-        turn = f"is lowest in epoch {lowest + 1}, {validation[lowest]:.2f}, and ends at {validation[-1]:.2f}"
-        return f"The loss on held-out images {turn} while the training loss falls: the network overfits; {meaning}"
-    return f"The loss on held-out images ends at {validation[-1]:.2f}, near its lowest: no sign of overfitting."
+    held_out = f"The loss on held-out images{seed}"
+    if validation[-1] <= OVERFITS_VALIDATION * validation[lowest]:
+        return f"{held_out} ends at {validation[-1]:.2f}, near its lowest: no sign of overfitting."
+    turn = f"{held_out} is lowest in epoch {lowest + 1}, {validation[lowest]:.2f}, and ends at {validation[-1]:.2f}"
+    if train[-1] < train[lowest]:
+        return f"{turn} while the training loss falls: the network overfits; {meaning}"
+    return f"{turn}, but nor does the training loss end lower than there: the training goes astray."
 
 
 # What is to be seen, by kind
@@ -198,7 +202,8 @@ def _mistakes(models: list[Model]) -> str:
 
 def _class_counts(statistics: Mapping[str, Any]) -> str:
     train, test = (
-        _range([row[f"{part} images"] for row in statistics["classes"]], "{:,}".format) for part in ("training", "test")
+        range_text([row[f"{part} images"] for row in statistics["classes"]], "{:,}".format)
+        for part in ("training", "test")
     )
     return f"Bars for the {len(statistics['classes'])} classes: {train} training and {test} test images in each."
 
@@ -269,12 +274,8 @@ def _last(model: Model, key: str) -> float | None:
 
 
 def _epochs(models: list[Model]) -> str:
-    return f"{_range([len(model['epochs']) for model in models], str)} epochs"
-
-
-def _range(numbers: Sequence[int], write: Callable[[int], str]) -> str:
-    ends = sorted({min(numbers), max(numbers)})
-    return " to ".join(map(write, ends))
+    epochs = epochs_text(models)
+    return f"{epochs} epoch{'' if epochs == '1' else 's'}"
 
 
 def _test(models: list[Model]) -> str:

@@ -1,4 +1,4 @@
-"""Why a network answers as it does: which pixels of one image speak for a class, by four methods, with captum.
+"""Why a network answers as it does: which pixels of one image speak for a class, by up to four methods, with captum.
 
 Every method explains the score (logit) of a class, before softmax: a probability near 1 hardly moves, whatever is done
 to the image. Networks take bytes, and bytes have no gradient; but every stage that prepares them gives the same for the

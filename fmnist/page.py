@@ -20,6 +20,7 @@ from fmnist.tables import (
     accuracy_text,
     cell,
     effects_columns,
+    epochs_text,
     legend,
     mean_of,
     results_columns,
@@ -170,7 +171,7 @@ def _section(
         (headline, accuracy_text(model)),
         ("Parameters", f"{model['parameters']:,}"),
         ("Multiply-adds per image", f"{model['multiply_adds']:,}"),
-        ("Epochs", str(len(model["epochs"]))),
+        ("Epochs", epochs_text([model])),
         ("Seconds per epoch", cell(mean_of(model, "seconds_per_epoch"), "{:.1f}".format)),
     ]
     return Section(

@@ -257,6 +257,16 @@ def seed_count(model: "Model") -> int:
     return len(model["seeds"]) if "seeds" in model else 1
 
 
+def epochs_text(models: "Iterable[Model]") -> str:
+    """How many epochs networks were trained for, from every seed: "10", or "8 to 10"."""
+    return range_text([len(training["epochs"]) for model in models for training in trainings_of(model)])
+
+
+def range_text(numbers: Sequence[int], write: Callable[[int], str] = str) -> str:
+    """ "10", or "8 to 10"."""
+    return " to ".join(map(write, sorted({min(numbers), max(numbers)})))
+
+
 def spread_text(spread: Spread, write: Callable[[float], str] = percent) -> str:
     """A figure over several seeds: an accuracy, in per cent, unless `write` says otherwise."""
     return write(spread.mean) + ("" if spread.std is None else f" ± {write(spread.std)}")

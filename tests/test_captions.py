@@ -24,7 +24,12 @@ CNN["epochs"] = [CNN["epochs"][0], {**CNN["epochs"][1], "train_loss": 0.04}]
     ("kind", "models", "expected"),
     [
         ("loss_curves", [FFN, CNN], "Training loss of FFN and CNN over 2 epochs: FFN 0.25 and CNN 0.04 at the end."),
-        ("loss", [with_seeds()], "Training loss of FFN over 2 epochs: FFN 0.20 at the end."),
+        ("loss", [with_seeds()], "Training loss of FFN over 1 epoch: FFN 0.20 at the end."),
+        (
+            "loss",
+            [with_seeds(), CNN],
+            "Training loss of FFN and CNN over 1 to 2 epochs: FFN 0.20 and CNN 0.04 at the end.",
+        ),
         (
             "accuracy_curves",
             [FFN, CNN],
@@ -77,11 +82,11 @@ def test_no_kind_is_without_an_alternative_text(held_out):
     assert all(captions.alternative(kind, {"ffn": model}, STATISTICS) for kind in kinds)
 
 
-def loss_caption(train: list, test: float | None, validation: list | None = None) -> str:
+def loss_caption(train: list, test: float | None, validation: list | None = None, **more: object) -> str:
     epochs = [{"train_loss": loss} for loss in train]
     for epoch, loss in zip(epochs, validation or [], strict=False):
         epoch["validation_loss"] = loss
-    return captions.caption("loss", {"v": network("V", 0.9, epochs=epochs, test_loss=test)})
+    return captions.caption("loss", {"v": network("V", 0.9, epochs=epochs, test_loss=test, **more)})
 
 
 def test_the_caption_of_a_loss_follows_from_the_numbers():
@@ -90,4 +95,13 @@ def test_the_caption_of_a_loss_follows_from_the_numbers():
     turned = loss_caption([0.5, 0.3, 0.1], 0.3, [0.4, 0.25, 0.35])
     assert "is lowest in epoch 2, 0.25, and ends at 0.35 while the training loss falls: the network overfits" in turned
     assert "no sign of overfitting" in loss_caption([0.5, 0.3, 0.1], 0.3, [0.4, 0.3, 0.25])
+    unsteady = loss_caption([0.5, 0.4, 0.3, 0.31], 0.3, [0.5, 0.4, 0.3, 0.6])
+    assert "is lowest in epoch 3, 0.30, and ends at 0.60, but nor does the training loss end lower" in unsteady
     assert loss_caption([0.5, 0.3], None).strip() == captions.CAPTIONS["loss"], "a loss that is not finite says nothing"
+
+
+@pytest.mark.parametrize("validation", [None, [0.4, 0.3], [0.3, 0.4]])
+def test_of_several_seeds_the_caption_of_a_loss_names_the_one_whose_losses_it_tells(validation):
+    seeds = {"seeds": [{"seed": 7, "epochs": []}, {"seed": 8, "epochs": []}]}
+    assert " of seed 7 " in loss_caption([0.5, 0.3], 0.3, validation, **seeds)
+    assert "seed" not in loss_caption([0.5, 0.3], 0.3, validation)

@@ -223,6 +223,7 @@ def test_of_several_seeds_the_page_names_the_one_it_shows(tmp_path):
     text = " ".join(write(tmp_path, metrics(models={"ffn": with_seeds()}, comparisons=[], seed=4)).split())
     assert "<dt>Seeds</dt><dd>4 to 8</dd>" in text
     assert "<dt>Test accuracy, %, mean of 5 seeds</dt><dd>88.50 ± 0.12</dd>" in text
+    assert "<dt>Epochs</dt><dd>1</dd>" in text, "those of the seeds"
     assert "Confusion matrix, scores by class and images are of seed 4, 88.12 %, as are the weights in ffn.pth." in text
 
 
