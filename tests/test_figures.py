@@ -45,6 +45,15 @@ EIGHT["v0"] |= {"published": {"test_accuracy": 0.9}}
 SEEDS = {
     name: with_seeds(one, [0.91, 0.92, 0.936], [epochs(n, True, 0.4) for n in (5, 4, 7)]) for name, one in EIGHT.items()
 }
+VARIED = {  # a study of five settings
+    f"cnn-{n}": model(
+        f"CNN, kernels 16+32+64+{n}, weight decay 0.0001, label smoothing 0.05, batch size 256, lr 0.000{n}",
+        0.9,
+        epochs(3, True),
+        published={"test_accuracy": 0.89},
+    )
+    for n in range(8)
+}
 VERSIONS = {
     "v0": model("v0", 0.8761, epochs(2), published={"test_accuracy": 0.8748}),
     "v1": model("v1", 0.918, epochs(2), change=LONG),
@@ -105,6 +114,9 @@ CASES = {
     "reliability": lambda p: reliability(p, CALIBRATION, "CNN: reliability"),
     "accuracies": lambda p: comparisons.accuracy_comparison(p, EIGHT, "Test accuracy"),
     "accuracies and effects": lambda p: comparisons.accuracy_comparison(p, EIGHT, "Test accuracy", EFFECTS),
+    "accuracies of long names": lambda p: comparisons.accuracy_comparison(p, VARIED, "Test accuracy"),
+    "loss of long names": lambda p: curves.loss_curves(p, VARIED, "Loss"),
+    "comparison of long names": lambda p: curves.model_comparison(p, VARIED, "Comparison"),
     "gains": lambda p: comparisons.gains(p, VERSIONS, "Gains"),
     "gains of seeds": lambda p: comparisons.gains(p, SEEDS, "Gains"),
     "costs": lambda p: comparisons.cost_scatter(p, SEEDS, "Costs"),
@@ -422,8 +434,8 @@ def test_a_cost_that_was_not_measured_leaves_the_network_out(tmp_path):
 # What all have in common
 
 
-@pytest.mark.parametrize("title", ["x" * 300, "two\nlines", r"$\frac$ costs $5_", "\udcff.jpg"])
-def test_any_title_fits_on_one_line(tmp_path, title):
+@pytest.mark.parametrize("title", ["x" * 300, "two\nlines", r"$\frac$ costs $5_", "\udcff.jpg", "衬衫.jpg"])
+def test_any_title_fits_on_one_line_and_warns_of_no_glyph(tmp_path, title, recwarn):
     for draw in (
         lambda path: dataset.class_means(path, EXPLORATION, title),
         lambda path: curves.loss_curves(path, TWO, title),
@@ -433,6 +445,7 @@ def test_any_title_fits_on_one_line(tmp_path, title):
         (box,) = (box for text, box in boxes.items() if text.get_fontweight() == "bold")
         assert 0 < box.x0 < box.x1 < figure.bbox.width
         assert box.height < 40
+    assert not recwarn.list
 
 
 def test_pictures_need_no_display_and_import_seaborn_only_for_what_it_draws(tmp_path):

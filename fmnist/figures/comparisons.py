@@ -4,7 +4,7 @@ Every function writes one PNG, whole or not at all, and returns its Figure. `mod
 network was trained from several seeds, its mean is drawn, with their standard deviation as an error bar.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
@@ -33,19 +33,29 @@ def accuracy_comparison(
 
     Below them, where there are `effects` of a factorial, each with its 95 % interval.
     """
-    bars, rows = 1.2 + 0.55 * len(models), 1.2 + 0.42 * len(effects)
+    names, factors = _filled([model["title"] for model in models.values()], 30), _filled(map(effect_name, effects), 34)
+    bars, rows = 1.2 + _row(names, 0.55) * len(names), 1.2 + _row(factors, 0.42) * len(factors)
     with sheet(path, 10, bars + (rows if effects else 0), title) as figure:
         above, *below = figure.subplots(2, 1, height_ratios=(bars, rows)) if effects else [figure.subplots()]
-        _accuracy_bars(above, models, [fill(model["title"], 30) for model in models.values()])
+        _accuracy_bars(above, models, names)
         notes = _notes(models)
         for axes in below:
-            notes += _effects(axes, effects)
+            notes += _effects(axes, effects, factors)
         if notes:
             legend_below(figure, notes)
     return figure
 
 
-def _effects(axes: Axes, effects: Sequence[Effect]) -> list[list[Artist]]:
+def _filled(names: Iterable[str], width: int) -> list[str]:
+    return [fill(name, width) for name in names]
+
+
+def _row(names: Sequence[str], least: float) -> float:
+    """The height of a row in which each of the `names` has room, `least` or more, in inches."""
+    return max([least, *(0.17 * (1 + name.count("\n")) + 0.05 for name in names)])
+
+
+def _effects(axes: Axes, effects: Sequence[Effect], names: Sequence[str]) -> list[list[Artist]]:
     """Draw each effect as a point on its 95 % interval; return the legend's entries for what is drawn."""
     points = {"linestyle": "", "marker": "D", "ms": 7}
     for row, effect in enumerate(effects):
@@ -55,7 +65,7 @@ def _effects(axes: Axes, effects: Sequence[Effect]) -> list[list[Artist]]:
         axes.plot(100 * effect["effect"], row, color=colour, **points)
         axes.text(1.015, row, f"{100 * effect['effect']:+.2f}", transform=axes.get_yaxis_transform(), va="center")
     axes.axvline(0, color=INK, linewidth=1)
-    axes.set_yticks(range(len(effects)), [fill(effect_name(effect), 34) for effect in effects])
+    axes.set_yticks(range(len(effects)), names)
     axes.set(ylim=(len(effects) - 0.5, -0.5), xlabel="effect on the test accuracy in points")
     axes.grid(axis="y", visible=False)
     kinds = {"main effect": BLUE, "interaction": GREY}

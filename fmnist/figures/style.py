@@ -3,6 +3,7 @@
 Every picture is written whole or not at all, as PNG of DPI pixels an inch, and holds no text below 10 points.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -121,7 +122,9 @@ def sheet(path: Path | str, width: float, height: float, title: str) -> Iterator
 
 
 def _write(path: Path | str, figure: Figure) -> None:
-    with atomic_write(path) as file:
+    with atomic_write(path) as file, warnings.catch_warnings():
+        # Names of files and networks are of any script: what the font lacks is drawn as a box, without a warning each.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(file, format="png", metadata={"Software": None})
 
 
@@ -135,10 +138,14 @@ def fitting(title: str, width: float) -> str:
 def legend_below(figure: Figure, groups: Sequence[Sequence[Artist]]) -> None:
     """Put a legend below the axes, in as many columns as there is room for; what belongs to one group keeps together.
 
-    A group that is shorter than the longest leaves room below it. The figure grows by the legend's height.
+    A group that is shorter than the longest leaves room below it. The figure grows by the legend's height, and to the
+    width of its longest label.
     """
     longest = max(len(handle.get_label()) for group in groups for handle in group)
-    columns = max(1, min(len(groups), int(figure.get_size_inches()[0] * 72 / (longest * 5.8 + 42))))
+    column = (longest * 5.8 + 42) / 72  # inches
+    width = max(figure.get_figwidth(), column)
+    figure.set_figwidth(width)
+    columns = min(len(groups), int(width / column))
     columns = -(-len(groups) // -(-len(groups) // columns))  # no more than as many rows need
     size, rows = max(map(len, groups)), -(-len(groups) // columns)
     blank = Line2D([], [], linestyle="", label="")
