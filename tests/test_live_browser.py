@@ -263,6 +263,41 @@ def test_drawing_erasing_and_shifting_change_the_image_and_the_answer(classic, t
     assert np.array_equal(seen["again"], seen["original"])
 
 
+def test_undo_goes_back_in_the_image_that_is_picked_and_by_what_has_changed_it(classic, tmp_path):
+    script = """
+    const paper = at("#drawing"), tiles = document.querySelectorAll("#strip button"), seen = {};
+    const look = async (name) => {
+      await pause();
+      seen[name] = {bytes: Array.from(state.bytes), idle: at("#undo").disabled, about: at("#about").textContent};
+    };
+    await look("first");
+    at("#clear").click();
+    tiles[5].click();
+    await look("picked");
+    at("#undo").click();
+    await look("undone");
+    at('[value="shift"]').click();
+    on(paper, 5, 5, "pointerdown");
+    on(paper, 5, 5, "pointerup");
+    await look("clicked");
+    on(paper, 5, 5, "pointerdown");
+    for (const x of [6, 7, 8]) on(paper, x, 5, "pointermove");
+    on(paper, 8, 5, "pointerup");
+    await look("dragged");
+    at("#undo").click();
+    await look("back");
+    return seen;
+    """
+    seen = opened(tmp_path, classic, script)
+    picked, dragged = (np.array(seen[name]["bytes"]).reshape(28, 28) for name in ("picked", "dragged"))
+    assert seen["first"]["idle"], "nothing is there to go back to"
+    assert seen["picked"] == seen["undone"] == seen["clicked"] == seen["back"]
+    assert seen["picked"]["idle"]
+    assert seen["picked"]["about"] != seen["first"]["about"]
+    assert np.array_equal(dragged[:, 3:], picked[:, :-3])
+    assert not seen["dragged"]["idle"]
+
+
 def test_a_silenced_kernel_is_missed_by_what_follows_and_by_nothing_else(small, page, tmp_path):
     script = """
     const look = async () => {
@@ -516,9 +551,11 @@ def test_words_stand_out_and_everything_has_a_name(flags, classic, tmp_path):
     const named = "button, canvas[tabindex], input, select, [role=application], section";
     const nameless = [...document.querySelectorAll(named)].filter((e) =>
       !(e.ariaLabel || e.getAttribute("aria-labelledby") || e.textContent.trim() || e.labels?.length));
-    return {{words, ground: ground(document.body), nameless: nameless.map((e) => e.outerHTML.slice(0, 99))}};
+    const spoken = [...document.querySelectorAll("[aria-live=polite]")].map((e) => e.id);
+    return {{words, spoken, ground: ground(document.body), nameless: nameless.map((e) => e.outerHTML.slice(0, 99))}};
     """
     seen = opened(tmp_path, classic, script, *flags)
     assert (sum(seen["ground"]) < 384) == bool(flags)
     assert seen["words"][0] >= 4.5, seen["words"]
     assert seen["nameless"] == []
+    assert {"likeliest", "loss", "place"} <= {*seen["spoken"]}

@@ -5,11 +5,11 @@ const MOVES = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDo
 const PEN_MOVES = {a: [-1, 0], d: [1, 0], w: [0, -1], s: [0, 1]};
 const MOST_STEPS_BACK = 100;
 
-// Lets the user change `bytes`, Uint8Array [784], and calls `changed` each time. Returns {show, load, point}.
+// Lets the user change `bytes`, Uint8Array [784], and calls `changed` each time. Returns {show, load, isChanged}.
 function makeDrawing(bytes, changed) {
   const canvas = document.getElementById("drawing"), sheet = document.getElementById("sheet");
   const pen = {x: 14, y: 14}, before = [];
-  let original = bytes.slice(), last = null; // where the pointer was, while it is down
+  let original = bytes.slice(), last = null; // where the pointer was, while it is down, and whether it has changed anything
 
   const tool = () => document.querySelector('input[name="tool"]:checked').value;
 
@@ -57,16 +57,13 @@ function makeDrawing(bytes, changed) {
   }
 
   function drag(event) {
-    const here = place(event);
-    if (tool() !== "shift") {
-      stroke(last, here);
-      last = here;
-      return;
-    }
-    const moved = [Math.round(here.x - last.x), Math.round(here.y - last.y)];
-    if (!moved[0] && !moved[1]) return;
-    shift(moved);
-    last = {x: last.x + moved[0], y: last.y + moved[1]};
+    const here = place(event), moved = [Math.round(here.x - last.x), Math.round(here.y - last.y)];
+    const shifts = tool() === "shift";
+    if (shifts && !moved[0] && !moved[1]) return;
+    if (!last.hasChanged) remember();
+    if (shifts) shift(moved);
+    else stroke(last, here);
+    last = {...(shifts ? {x: last.x + moved[0], y: last.y + moved[1]} : here), hasChanged: true};
   }
 
   canvas.addEventListener("pointerdown", (event) => {
@@ -74,9 +71,8 @@ function makeDrawing(bytes, changed) {
     event.preventDefault();
     canvas.focus({preventScroll: true});
     if (event.isTrusted) canvas.setPointerCapture(event.pointerId);
-    remember();
     last = place(event);
-    if (tool() !== "shift") stroke(last, last);
+    drag(event);
   });
   canvas.addEventListener("pointermove", (event) => last && drag(event));
   for (const end of ["pointerup", "pointercancel", "lostpointercapture"])
@@ -127,7 +123,7 @@ function makeDrawing(bytes, changed) {
       document.getElementById("undo").disabled = !before.length;
     },
     load(image) {
-      if (before.length || bytes.some((byte) => byte)) remember();
+      before.length = 0; // steps back would be of another image than the one that is picked and named
       original = image.slice();
       replace(image);
     },
