@@ -11,7 +11,7 @@ import numpy as np
 
 from fmnist.comparison import Compared, StoredTrial, in_words
 from fmnist.files import plain, write_text
-from fmnist.page import TILE, TILES_PER_ROW, environment, sprite_of
+from fmnist.page import TILE, TILES_PER_ROW, environment, look_at_image, sprite_of
 from fmnist.remarks import comparison_in_words, release_warnings
 from fmnist.tables import Column, bullets, cell, markdown, spread_text
 
@@ -60,13 +60,15 @@ def table(told: Told) -> str:
 def write(path: Path | str, compared: Compared, told: Told, classes: Sequence[str]) -> None:
     """Write comparison.html. Raises OSError, naming `path`, if it cannot be written."""
     shown, embedded = _embedded(compared)
+    first = compared.entries[0].trials[0]
     page = environment().get_template("comparison.html.j2")
     text = page.render(
         told=told,
         titles=[entry.title for entry in compared.entries],
         runs=list(dict.fromkeys(str(trial.run) for entry in compared.entries for trial in entry.trials)),
-        sprite=sprite_of(compared.entries[0].trials[0].images[shown]) if len(shown) else "",
+        sprite=sprite_of(first.images[shown]) if len(shown) else "",
         embedded=plain({"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), **embedded}),
+        look=look_at_image(str(first.run / f"{first.record['name']}.pth"), first.record["settings"]),
     )
     write_text(path, text)
 

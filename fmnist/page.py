@@ -5,6 +5,7 @@ outside: they are escaped on their way out.
 """
 
 import base64
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -108,6 +109,7 @@ def write_report(
         classes=list(classes),
         sprite=sprite,
         embedded={"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), "images": plain(rows)},
+        look=look_at_image(f"FOLDER/{networks[-1]}.pth", metrics["models"][networks[-1]]["config"]) if networks else "",
     )
     write_text(path, text)
 
@@ -133,6 +135,13 @@ def add_figures(path: Path | str, figures: Iterable[tuple[str, Path | str]]) -> 
         section = environment().get_template("figures.html.j2").module.layer_section(pictures, pages)
         with atomic_write(path) as file:  # bytes, of which some are not of this version
             file.write(before + FIGURES_BEGIN + section.encode(errors="backslashreplace") + FIGURES_END + after)
+
+
+def look_at_image(weights: str, config: Mapping[str, Any]) -> str:
+    """The command that shows what the layers of a network, of these `weights` and `config`, make of a test image."""
+    class_path = config["network"]["class"]
+    own = ["--network", class_path] if ".py:" in class_path else []  # of the user's own
+    return shlex.join(["python", "kernel_vis.py", "--weights", weights, *own, "--index", "NUMBER"])
 
 
 def environment() -> "Environment":

@@ -222,6 +222,7 @@ def test_the_page_holds_the_images_that_some_get_right_and_others_do_not(writer,
     text = page(writer, dataset, a, b).read_text("utf-8")
     assert "default-src 'none'" in text
     assert "<script>document.title" not in text
+    assert f"kernel_vis.py --weights {writer.folder / 'one' / 'ffn.pth'} --index NUMBER" in text
     embedded = json.loads(re.search(r'id="pictures">(.*?)</script>', text)[1])
     all_wrong = np.array([a, b, wrong(0.5, 7)])
     assert embedded["indices"] == np.flatnonzero(all_wrong.any(0) & ~all_wrong.all(0)).tolist()

@@ -235,6 +235,27 @@ def test_the_page_says_how_it_was_made(tmp_path):
     assert "<strong>Warning: measured on the first release" in text
 
 
+@pytest.mark.parametrize(
+    ("network_class", "words"),
+    [
+        ("cnn:CNN", "--weights FOLDER/cnn.pth --index NUMBER"),
+        ("my_net.py:Net", "--weights FOLDER/cnn.pth --network my_net.py:Net --index NUMBER"),
+    ],
+)
+def test_the_page_says_how_to_look_at_one_of_its_images(tmp_path, network_class, words):
+    run = metrics()
+    run["models"]["cnn"]["config"] = {"network": {"class": network_class}, "training": {}}
+    assert f"<code>python kernel_vis.py {words}</code>" in write(tmp_path, run)
+
+
+def test_an_audit_says_that_networks_were_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "remarks", lambda _: [])  # they want its numbers
+    for more, said in (({}, "before any network is trained"), ({"audit": {}}, "networks that had not seen them")):
+        run = metrics(recipe="explore", models={}, comparisons=[], **more)
+        assert said in write(tmp_path, run)
+        assert "kernel_vis.py --weights" not in write(tmp_path, run)
+
+
 # Figures added later
 
 

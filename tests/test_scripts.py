@@ -284,6 +284,16 @@ def test_weights_are_taken_from_the_output_folder_or_else_from_where_runs_usuall
     assert f"weights: {mine / 'classic' / 'cnn.pth'}" in drawn.stdout
 
 
+def test_the_command_that_the_report_prints_shows_an_image_wherever_the_run_stands(classic, look, csv_folder, tmp_path):
+    mine = shutil.copytree(classic, tmp_path / "out" / "of five")
+    page = (mine / "report.html").read_text("utf-8")
+    (command,) = re.findall(r"<code>python kernel_vis.py (.*? NUMBER)</code>", page)
+    words = [word.replace("FOLDER", str(mine)).replace("NUMBER", "7") for word in command.split()]
+    drawn = look(*words, "--output-dir", tmp_path / "out", "--data-dir", csv_folder)
+    assert "CNN, test image 7, " in drawn.stdout
+    assert all(is_picture(mine / name) for name in LAYERS)
+
+
 def test_a_network_of_a_study_is_named_by_model(monkeypatch, tmp_path):
     monkeypatch.setattr(kernel_vis, "HERE", tmp_path / "home")
     weights = tmp_path / "classic" / "cnn-lr0.001.pth"

@@ -48,7 +48,7 @@ def network(title: str, accuracy: float, predicted: str = "ffn", **more: object)
         "train_loss": 0.25,
         "confusion": CONFUSION[predicted],
         "per_class": per_class(LABELS, PREDICTED[predicted]),
-        "config": {"network": {"hidden": [256]}, "training": {"seed": 4}},
+        "config": {"network": {"class": "ffn:FFN", "hidden": [256]}, "training": {"seed": 4}},
         "epochs": [{"train_loss": 0.9, "train_accuracy": 0.7}, {"train_loss": 0.25, "train_accuracy": 0.9}],
         "training_seconds": 4.0,
         "seconds_per_epoch": 2.0,
