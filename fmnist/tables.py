@@ -81,7 +81,7 @@ LEGEND = {
     "Effect": "Effect: in points of test accuracy, of one value in place of the other, averaged over the other "
     "factors; of an interaction, half the difference between one factor's effects at the two values of the other. "
     "Intervals and tests rest on the variance between seeds; with one seed, on the interactions, taken for noise.",
-    "Seeds": "±: standard deviation over the seeds.",
+    "±": "±: standard deviation over the seeds.",
     "published": f"From {REPRODUCTION_SEEDS} seeds, a published figure is reproduced if it lies in the 95 % prediction "
     "interval for one more, and exceeded if measured ones are better than that.",
 }
@@ -287,11 +287,14 @@ def cell(value: Any | None, write: Callable[[Any], str]) -> str:
 # Written
 
 
-def legend(columns: Iterable[Column]) -> list[str]:
-    headers = {column.header for column in columns}
-    if "Seeds" not in headers:  # one seed judges nothing that is published
-        headers -= {"published"}
-    return [words for header, words in LEGEND.items() if header in headers]
+def legend(columns: Sequence[Column]) -> list[str]:
+    """What the headers of `columns`, and signs in their cells, mean."""
+    used = {column.header for column in columns}
+    if "Seeds" not in used:  # one seed judges nothing that is published
+        used -= {"published"}
+    if any("±" in text for column in columns for text in column.cells):
+        used.add("±")
+    return [words for what, words in LEGEND.items() if what in used]
 
 
 def markdown(columns: Sequence[Column]) -> str:

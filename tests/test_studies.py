@@ -422,6 +422,7 @@ def test_the_table_has_the_best_first_and_says_what_is_not_told_from_it():
     assert columns["95 % interval"] == ["-", "-20.00 to +1.00", "-10.00 to -2.00"]
     assert columns["p"] == ["-", "0.060", "0.040"]
     assert columns["Seeds needed"] == ["-", "-", "7"]
+    assert tables.legend(tables.results_columns(metrics))[-1] == "±: standard deviation over the seeds."
     said = remarks.remarks(metrics)
     assert said[0].startswith("Best on validation: FFN")
     assert "No test tells 1 of 2 others" in said[1]
