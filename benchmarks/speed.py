@@ -1,7 +1,7 @@
 """How fast is this project on this machine's CPU? Measured against the loop that tutorials have; prints Markdown.
 
     python -m benchmarks.speed            everything; 20 to 40 minutes on two cores, most of it the plain loop's epochs
-    python -m benchmarks.speed --peers    this loop beside Keras alone; needs requirements-benchmarks.txt; five minutes
+    python -m benchmarks.speed --peers    beside Keras alone; five to ten minutes, with requirements-benchmarks.txt
     python -m benchmarks.speed --quick    from a few steps and one epoch, to see that it runs: figures of no value
 
 A machine's speed drifts, so what counts are ratios of measurements in turns, A B A B, and their spread. Nothing else

@@ -26,9 +26,10 @@ SIDE = 28
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 FORMAT_NAMES = "PNG, JPEG, WebP, BMP or GIF"
 MAX_PIXELS = 64_000_000  # the largest common camera sensors; decoding takes 1 GB at worst (WebP)
+MOST = f"{MAX_PIXELS // 10**6} megapixels"
 MAX_BYTES = 300_000_000  # an uncompressed file of so many pixels
 MIN_EDGE = 8  # pixels; below, there is no telling garment from background
-READ_EDGE = 1120  # longest edge of what is kept of a photograph, in pixels: 40 times the data set's
+READ_EDGE = 1120  # longest edge of what is kept of a photograph, in pixels, at least: 40 times the data set's
 FEW = 0.005  # the part of a picture that is transparent at the most in one that is no cut-out: a window's corners
 TOUCHES = 0.02  # a garment that covers more than this part of a side of the picture may go on beyond it
 PALE = 0.12 * 255  # a garment that differs less from the ground, on average, may be found in part only
@@ -53,11 +54,12 @@ class Prepared(NamedTuple):
 
 
 def read(path: Path | str) -> Image.Image:
-    """Return the photograph at `path` upright in RGB, its longest edge reduced to about 1,120 pixels if it is longer.
+    """Return the photograph at `path` upright in RGB; a longest edge of 2,240 pixels or more is reduced.
 
-    The content decides on the format, not the name's ending. Transparent parts become plain background. Raises Refused,
-    naming the file, if it is missing, unreadable, cut short, of another format than PNG, JPEG, WebP, BMP and GIF, or
-    larger than 64 megapixels (decided from the header, before decoding).
+    By a whole factor, which leaves at least 1,120 of them. The content decides on the format, not the name's ending.
+    Transparent parts become plain background. Raises Refused, naming the file, if it is missing, unreadable, cut short,
+    of another format than PNG, JPEG, WebP, BMP and GIF, or larger than 64 megapixels (decided from the header, before
+    decoding).
     """
     try:
         _check_file(path)
@@ -71,7 +73,7 @@ def read(path: Path | str) -> Image.Image:
     except Image.UnidentifiedImageError:
         raise Refused(f"{path}: holds no {FORMAT_NAMES} picture; convert it to one of these") from None
     except Image.DecompressionBombError:
-        raise Refused(f"{path}: is larger than {MAX_PIXELS // 10**6} megapixels; reduce it first") from None
+        raise Refused(f"{path}: is larger than {MOST}; reduce it first") from None
     except PermissionError:
         raise Refused(f"{path}: may not be read; change its permissions") from None
     # Damaged files make the decoders raise whatever their parsers trip over, from struct.error to MemoryError.
@@ -130,7 +132,7 @@ def _check_file(path: Path | str) -> None:
 
 def _check_size(path: Path | str, size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
-        raise Refused(f"{path}: has {size[0]:,} x {size[1]:,} pixels, more than 64 megapixels; reduce it first")
+        raise Refused(f"{path}: has {size[0]:,} x {size[1]:,} pixels, more than {MOST}; reduce it first")
 
 
 def _decode(image: Image.Image) -> Image.Image:
@@ -164,7 +166,7 @@ def _filled(image: Image.Image) -> Image.Image:
 
 
 def _reduced(image: Image.Image, edge: int) -> Image.Image:
-    """Average blocks of pixels so that the longest edge comes near `edge`, if it is twice as long or more."""
+    """Average blocks of pixels, as large as leave the longest edge `edge` pixels or more: fewer than twice as many."""
     factor = max(image.size) // edge
     return image.reduce(factor) if factor > 1 else image
 
