@@ -18,6 +18,7 @@ from fmnist.activations import hooked
 from fmnist.data import CLASSES, FashionMNIST, Sample
 from fmnist.files import write_text
 from fmnist.layers import Dropout, FoldableNorm, Pixels
+from fmnist.learners import EVALUATION_BATCH
 from fmnist.page import environment
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ MOST_VALUES = 4_000_000  # in all maps together
 IMAGES = 200  # on the page, of the test images
 MISTAKES = 60  # at most so many of them
 PREDICTING = 12_000_000_000  # multiply-adds at most to look for mistakes: about a second
-BATCH = 100  # images that are predicted at a time: more is no faster
 LEVELS = 32767  # of a weight of 16 bits, on either side of zero
 TOLERANCE = 1e-4  # by which logits may differ between the network and its layers in sequence: of rounding alone
 
@@ -312,7 +312,7 @@ def predict(model: nn.Module, images: Tensor, labels: Tensor) -> "Predictions":
     from fmnist.evaluation import Predictions
 
     with torch.inference_mode():
-        logits = torch.cat([model(batch) for batch in images.split(BATCH)])
+        logits = torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH)])
     return Predictions(images.numpy(), labels.numpy(), logits.softmax(dim=1).numpy())
 
 
