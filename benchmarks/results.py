@@ -93,9 +93,8 @@ def pictures(name: str, run: Metrics) -> list[str]:
     """The pictures of a run, as Markdown."""
     shown = []
     for path in sorted((report.REFERENCE / name).glob("*.png")):
-        owner = next((model for model in run["models"] if path.stem.startswith(f"{model}_")), None)
+        owner, kind = captions.owner_and_kind(path.stem, run["models"])
         models = {owner: run["models"][owner]} if owner else run["models"]
-        kind = path.stem.removeprefix(f"{owner}_") if owner else path.stem
         words = captions.alternative(kind, models, run.get("statistics", {}))
         shown.append(f"![{words}](../{path.relative_to(ROOT).as_posix()})")
     return shown

@@ -4,12 +4,12 @@ Figures are told apart by their kind: the name of the PNG file, without the netw
 networks a figure shows, as metrics.json has them; `statistics` is what it says of the data set.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fmnist.metrics import Model
-from fmnist.study_results import validation_accuracy
-from fmnist.tables import epochs_text, mean_of, range_text, trainings_of
+from fmnist.study_results import trainings_of, validation_accuracy
+from fmnist.tables import epochs_text, mean_of, range_text
 
 OVERFITS_TEST = 1.5  # ratio of test to training loss from which a network is said to overfit
 OVERFITS_VALIDATION = 1.05  # ratio of the last to the lowest validation loss, for the same
@@ -86,6 +86,12 @@ WITHOUT_NUMBERS = {
     "audit_test": "Test images whose labels look wrong, each with its number, label and prediction.",
     "audit_pairs": "Pairs of images that look the same, each with its numbers, classes and distance.",
 }
+
+
+def owner_and_kind(stem: str, models: Iterable[str]) -> tuple[str | None, str]:
+    """Which of `models` a figure is of, None for all, and of what kind: of the name of its file, without the ending."""
+    owner = max((name for name in models if stem.startswith(f"{name}_")), key=len, default=None)
+    return owner, stem.removeprefix(f"{owner}_") if owner else stem
 
 
 def caption(kind: str, models: Mapping[str, Model]) -> str:

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fmnist.captions import alternative, caption
+from fmnist.captions import alternative, caption, owner_and_kind
 from fmnist.files import atomic_write, plain, write_text
 from fmnist.remarks import first_seed, release_warnings, remarks
 from fmnist.results import looked_into
@@ -220,9 +220,7 @@ def _pictures(
     models = metrics["models"]
     placed: dict[str | None, list[Picture]] = {None: [], **{name: [] for name in models}}
     for title, path in figures:
-        stem = Path(path).stem
-        owner = max((name for name in models if stem.startswith(f"{name}_")), key=len, default=None)
-        kind = stem.removeprefix(f"{owner}_") if owner else stem
+        owner, kind = owner_and_kind(Path(path).stem, models)
         if not (kind == "confusion" and owner in clickable):
             shown = {owner: models[owner]} if owner else models
             placed[owner].append(_picture(title, Path(path), kind, shown, metrics.get("statistics", {})))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmnist.config import REPRODUCTION_SEEDS
 from fmnist.errors import at_most
-from fmnist.study_results import spread
+from fmnist.study_results import spread, trainings_of
 from fmnist.tables import (
     MEASURES,
     gap,
@@ -15,7 +15,6 @@ from fmnist.tables import (
     percent,
     seed_count,
     spread_text,
-    trainings_of,
     with_std,
 )
 

@@ -37,27 +37,27 @@ class Combination(NamedTuple):
 
 def trials(models: "Mapping[str, Model]") -> list[dict[str, Any]]:
     """Return a row for each trial of a study: what was varied, the seed, and what came of it."""
-    return [_trial(name, model, seed) for name, model in models.items() for seed in seeds_of(model)]
+    return [_trial(name, model, training) for name, model in models.items() for training in trainings_of(model)]
 
 
-def seeds_of(model: "Model") -> Sequence[Mapping[str, Any]]:
-    """The trainings of one network, of which there may be one."""
-    return model.get("seeds") or [{**model, "seed": model["config"]["training"]["seed"]}]
+def trainings_of(model: "Model") -> Sequence[Mapping[str, Any]]:
+    """What each seed made of a network: that of a single one stands in the model itself."""
+    return model.get("seeds", [model])
 
 
-def _trial(name: str, model: "Model", seed: Mapping[str, Any]) -> dict[str, Any]:
+def _trial(name: str, model: "Model", training: Mapping[str, Any]) -> dict[str, Any]:
     settings = {setting: written(value) for setting, value in model["varied"].items()}
     row = {
         "name": name,
         "network": model["variant_of"],
         **settings,
-        "seed": seed["seed"],
-        "epochs": len(seed["epochs"]),
-        "scored_epoch": scored_epoch(seed["epochs"]),
-        **{key: _scored(seed)[key] for key in MEASURED[:2]},
-        **{key: seed[key] for key in MEASURED[2:]},
+        "seed": training["seed"] if "seeds" in model else model["config"]["training"]["seed"],
+        "epochs": len(training["epochs"]),
+        "scored_epoch": scored_epoch(training["epochs"]),
+        **{key: _scored(training)[key] for key in MEASURED[:2]},
+        **{key: training[key] for key in MEASURED[2:]},
         "parameters": model["parameters"],
-        "training_seconds": seed["training_seconds"],
+        "training_seconds": training["training_seconds"],
     }
     return row | settings  # where the number of epochs is varied, it is not that of those trained
 
@@ -69,18 +69,18 @@ def scored_epoch(epochs: "Sequence[Epoch]") -> int:
 
 def validation_accuracy(model: "Model") -> Spread:
     """Of one network at the epochs whose weights were scored, over its seeds."""
-    return spread([_scored(seed)["validation_accuracy"] for seed in seeds_of(model)])
+    return spread([_scored(training)["validation_accuracy"] for training in trainings_of(model)])
 
 
-def _scored(seed: Mapping[str, Any]) -> "Epoch":
-    return seed["epochs"][scored_epoch(seed["epochs"]) - 1]
+def _scored(training: Mapping[str, Any]) -> "Epoch":
+    return training["epochs"][scored_epoch(training["epochs"]) - 1]
 
 
 def best_on_validation(models: "Mapping[str, Model]") -> str:
     """The combination of the highest validation accuracy, the mean over its seeds; then of the lowest loss."""
 
     def rank(name: str) -> tuple[float, float]:
-        losses = [_scored(seed)["validation_loss"] for seed in seeds_of(models[name])]
+        losses = [_scored(training)["validation_loss"] for training in trainings_of(models[name])]
         return validation_accuracy(models[name]).mean, -fmean(losses)
 
     return max(models, key=rank)

@@ -4,12 +4,12 @@ Accuracies in per cent, published figures in the column after the measured one, 
 heavy, as --list does not either.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.config import REPRODUCTION_SEEDS
-from fmnist.study_results import Spread, change, combinations
+from fmnist.study_results import Spread, change, combinations, trainings_of
 
 if TYPE_CHECKING:
     from fmnist.metrics import Comparison, Effect, Metrics, Model, Study
@@ -226,11 +226,6 @@ def _fact(value: object) -> str:
 
 
 # Cells
-
-
-def trainings_of(model: "Model") -> Sequence[Mapping[str, Any]]:
-    """What each seed made of a network: that of a single one stands in the model itself."""
-    return model.get("seeds", [model])
 
 
 def mean_of(model: "Model", key: str) -> float | None:

@@ -82,6 +82,19 @@ def test_no_kind_is_without_an_alternative_text(held_out):
     assert all(captions.alternative(kind, {"ffn": model}, STATISTICS) for kind in kinds)
 
 
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("cnn_loss", ("cnn", "loss")),
+        ("cnn_small_loss", ("cnn_small", "loss")),
+        ("loss_curves", (None, "loss_curves")),
+        ("None_loss", (None, "None_loss")),
+    ],
+)
+def test_a_figure_is_of_the_network_of_the_longest_name_that_its_own_begins_with(stem, expected):
+    assert captions.owner_and_kind(stem, ["cnn", "cnn_small", "ffn"]) == expected
+
+
 def loss_caption(train: list, test: float | None, validation: list | None = None, **more: object) -> str:
     epochs = [{"train_loss": loss} for loss in train]
     for epoch, loss in zip(epochs, validation or [], strict=False):

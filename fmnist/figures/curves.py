@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from fmnist.figures.style import GREY, INK, Look, legend_below, looks, sheet
 from fmnist.metrics import Epoch, Model
-from fmnist.study_results import scored_epoch
-from fmnist.tables import mean_of, std_of, trainings_of
+from fmnist.study_results import scored_epoch, trainings_of
+from fmnist.tables import mean_of, std_of
 
 VALIDATION = (0, (4, 2))  # the dashes of everything measured on held-out images
 # Around the epoch whose weights are scored, where validation images choose it.
