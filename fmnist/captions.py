@@ -129,7 +129,7 @@ def _fit(model: Model) -> str:
     turn = f"{held_out} is lowest in epoch {lowest + 1}, {validation[lowest]:.2f}, and ends at {validation[-1]:.2f}"
     if train[-1] < train[lowest]:
         return f"{turn} while the training loss falls: the network overfits; {meaning}"
-    return f"{turn}, but nor does the training loss end lower than there: the training goes astray."
+    return f"{turn}, and the training loss has not fallen since either: the training is unstable."
 
 
 # What is to be seen, by kind

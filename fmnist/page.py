@@ -5,7 +5,6 @@ outside: they are escaped on their way out.
 """
 
 import base64
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.captions import alternative, caption, owner_and_kind
+from fmnist.errors import command
 from fmnist.files import atomic_write, plain, write_text
 from fmnist.remarks import first_seed, release_warnings, remarks
 from fmnist.results import looked_into
@@ -141,7 +141,7 @@ def look_at_image(weights: str, config: Mapping[str, Any]) -> str:
     """The command that shows what the layers of a network, of these `weights` and `config`, make of a test image."""
     class_path = config["network"]["class"]
     own = ["--network", class_path] if ".py:" in class_path else []  # of the user's own
-    return shlex.join(["python", "kernel_vis.py", "--weights", weights, *own, "--index", "NUMBER"])
+    return command("kernel_vis.py", "--weights", weights, *own, "--index", "NUMBER")
 
 
 def environment() -> "Environment":
