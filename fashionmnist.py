@@ -52,7 +52,7 @@ def experiment(asked: argparse.Namespace, folder: Path) -> None:
     seeds = run.options.get("seeds", 1)
     networks = [*recipe.trainings(seeds), *recipe.auditors]
     machine = device.choose(run.options, any(network.is_torch for network in networks))
-    machine = machine._replace(threads=run.threads or workers.threads(run.options, [machine] * len(networks)))
+    machine = machine._replace(threads=run.threads or workers.threads(run.options, machine, len(networks)))
     device.prepare(machine)
     print(f"{recipe.name}: {recipe.title}, on {machine}, into {folder}")
     dataset = data.load(asked.data_dir).to(machine.device)

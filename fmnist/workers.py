@@ -36,25 +36,26 @@ SCHEDULER_LOST = (
 
 def jobs(options: Mapping[str, Any], machines: Sequence[Machine]) -> int:
     """How many trials --jobs asks to be trained side by side, of one on each of `machines`."""
-    from joblib import cpu_count
-
     asked = options.get("jobs", 1)
     if asked == "auto":
+        from joblib import cpu_count
+
         # Networks this small gain less by a second thread than a second trial does by a core of its own. A card has
         # one memory for all, of which each process takes hundreds of megabytes before it trains anything.
         asked = cpu_count() if all(machine.device.type == "cpu" for machine in machines) else 1
     return max(1, min(asked, len(machines)))
 
 
-def threads(options: Mapping[str, Any], machines: Sequence[Machine]) -> int:
-    """By how many threads each trial is computed, of one on each of `machines`, which have as many as torch takes."""
-    from joblib import cpu_count
-
+def threads(options: Mapping[str, Any], machine: Machine, count: int) -> int:
+    """By how many threads each of `count` trials is computed on `machine`, which has as many as one alone takes."""
     if "cluster" in options:
         return 1  # a worker has one core
-    side_by_side = jobs(options, machines)
-    alone = machines[0].threads if machines else 1
-    return alone if side_by_side == 1 else max(1, min(alone, cpu_count() // side_by_side))
+    side_by_side = jobs(options, [machine] * count)
+    if side_by_side == 1:
+        return machine.threads
+    from joblib import cpu_count
+
+    return max(1, min(machine.threads, cpu_count() // side_by_side))
 
 
 def train_all(

@@ -7,6 +7,7 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from fmnist import processes, workers
 from fmnist.device import Machine
@@ -161,29 +162,33 @@ def test_the_failure_of_the_only_trial_is_told_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("options", "devices", "side_by_side", "threads"),
+    ("options", "device", "trials", "side_by_side", "threads"),
     [
-        ({}, 4 * ["cpu"], 1, 8),
-        ({"jobs": 1}, 4 * ["cpu"], 1, 8),
-        ({"jobs": 2}, 4 * ["cpu"], 2, 4),
-        ({"jobs": 3}, 4 * ["cpu"], 3, 2),
-        ({"jobs": 100}, 4 * ["cpu"], 4, 2),  # what has nothing to train takes no threads from the others
-        ({"jobs": 8}, ["cpu"], 1, 8),
-        ({"jobs": "auto"}, 4 * ["cpu"], 4, 2),
-        ({"jobs": "auto"}, 100 * ["cpu"], 8, 1),
-        ({"jobs": "auto"}, ["cpu"], 1, 8),
-        ({"jobs": "auto"}, ["cpu", "cuda"], 1, 8),  # there is one card for all
-        ({"jobs": 2}, ["cpu", "cuda"], 2, 4),
-        ({"cluster": "tcp://127.0.0.1:1"}, 4 * ["cpu"], 1, 1),
-        ({}, [], 1, 1),  # `explore` trains nothing
+        ({}, "cpu", 4, 1, 8),
+        ({"jobs": 1}, "cpu", 4, 1, 8),
+        ({"jobs": 2}, "cpu", 4, 2, 4),
+        ({"jobs": 3}, "cpu", 4, 3, 2),
+        ({"jobs": 100}, "cpu", 4, 4, 2),
+        ({"jobs": 8}, "cpu", 1, 1, 8),
+        ({"jobs": "auto"}, "cpu", 4, 4, 2),
+        ({"jobs": "auto"}, "cpu", 100, 8, 1),
+        ({"jobs": "auto"}, "cpu", 1, 1, 8),
+        ({"jobs": "auto"}, "cuda", 4, 1, 8),  # there is one card for all
+        ({"jobs": 2}, "cuda", 4, 2, 4),
+        ({"cluster": "tcp://127.0.0.1:1"}, "cpu", 4, 1, 1),
+        ({}, "cpu", 0, 1, 8),  # `explore` trains nothing
     ],
 )
-def test_the_cores_are_shared_out(options, devices, side_by_side, threads, monkeypatch):
+def test_the_cores_are_shared_out(options, device, trials, side_by_side, threads, monkeypatch):
     """On a machine of eight cores."""
     import joblib
-    import torch
 
     monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
-    machines = [Machine(torch.device(device), "fp32", 8) for device in devices]
-    assert workers.jobs(options, machines) == side_by_side
-    assert workers.threads(options, machines) == threads
+    machine = Machine(torch.device(device), "fp32", 8)
+    assert workers.jobs(options, [machine] * trials) == side_by_side
+    assert workers.threads(options, machine, trials) == threads
+
+
+def test_a_card_is_not_shared_where_numpy_trains_as_well():
+    machine = Machine(torch.device("cuda"), "fp32", 2)
+    assert workers.jobs({"jobs": "auto"}, [machine.by_numpy, machine, machine]) == 1
