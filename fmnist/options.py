@@ -118,8 +118,8 @@ RUN_OPTIONS = {
     "jobs": {
         "type": jobs,
         "metavar": "N",
-        "help": "train so many networks side by side, each with its share of the threads; auto: one for each CPU core "
-        "[1: one after another]",
+        "help": "train so many networks side by side, each with its share of the threads; auto: one for each CPU core, "
+        "or one on a GPU [1: one after another]",
     },
     "cluster": {
         "type": address,
