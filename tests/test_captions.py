@@ -109,7 +109,7 @@ def test_the_caption_of_a_loss_follows_from_the_numbers():
     assert "is lowest in epoch 2, 0.25, and ends at 0.35 while the training loss falls: the network overfits" in turned
     assert "no sign of overfitting" in loss_caption([0.5, 0.3, 0.1], 0.3, [0.4, 0.3, 0.25])
     unsteady = loss_caption([0.5, 0.4, 0.3, 0.31], 0.3, [0.5, 0.4, 0.3, 0.6])
-    assert "is lowest in epoch 3, 0.30, and ends at 0.60, but nor does the training loss end lower" in unsteady
+    assert "is lowest in epoch 3, 0.30, and ends at 0.60, and the training loss has not fallen since" in unsteady
     assert loss_caption([0.5, 0.3], None).strip() == captions.CAPTIONS["loss"], "a loss that is not finite says nothing"
 
 
