@@ -5,7 +5,7 @@
     python kernel_vis.py --image photograph.jpg       your own photograph of a garment
     python kernel_vis.py --layer features.conv2       the kernels and feature maps of another layer
     python kernel_vis.py --explain Shirt              why the image is no shirt, beside why it is what it is
-    python kernel_vis.py --model ffn                  a network without kernels: the explanation and live.html alone
+    python kernel_vis.py --model ffn                  a network without kernels: the explanation alone
 
 Reads outputs/RECIPE/NAME.pth, which `python fashionmnist.py RECIPE` writes, draws kernels_grid.png, features_grid.png,
 progression.png and explanation.png into outputs/RECIPE, and adds them to its report; live.html is a page in which the
@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             drawn.add("live.html", f"{content['title']}, live", live.write, model, sample, dataset)
         except live.Unsupported as reason:
-            print(f"live.html is left out: {content['title']} cannot run in a page: {reason}")
-            drawn.leave_out("live.html")
+            before = drawn.from_before("live.html")
+            print(f"live.html is left out: {content['title']} cannot run in a page: {reason}{before}")
         if weights.parent.resolve() == folder.resolve():  # else the report is of another network
             page.add_figures(folder / "report.html", drawn.pictures)
             runs.note_drawn(folder, drawn.pictures)

@@ -1,7 +1,6 @@
 """fmnist/figures/album.py: which pictures are drawn, and of what. How they look is tested in test_figures.py."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,30 +220,6 @@ def test_of_a_network_without_convolutions_no_layers_are_drawn(asked, capsys):
     assert probabilities.sum() == pytest.approx(1)
     assert not asked.asked
     assert "FFN has no convolution: kernels_grid.png, " in capsys.readouterr().out
-
-
-def test_no_picture_of_an_earlier_network_stays_where_there_is_none_of_this_one(tmp_path, monkeypatch, capsys):
-    for name in (*LAYERS, "explanation.png", "cnn_kernels_grid.png", "photograph_a.png.png"):
-        (tmp_path / name).touch()
-    pages, sample = album.Album(tmp_path), Sample(IMAGES[0], "a.png")
-    album.draw_layers(pages, FFN([4]), "FFN", sample)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *("explanation.png", "cnn_kernels_grid.png", "photograph_a.png.png")
-    }
-
-    def refuse(*_):
-        raise Refused("it cannot be explained")
-
-    monkeypatch.setattr(album.explanations, "explain", refuse)
-    album.draw_explanation(pages, FFN([4]), "FFN", sample)
-    assert not (tmp_path / "explanation.png").exists()
-
-    def held(path, missing_ok):
-        raise PermissionError(13, "it is used by another process", str(path))
-
-    monkeypatch.setattr(Path, "unlink", held)
-    album.draw_explanation(pages, FFN([4]), "FFN", sample)
-    assert f"{tmp_path / 'explanation.png'} is of another network and cannot be removed" in capsys.readouterr().out
 
 
 def test_a_layer_or_a_convolution_that_is_not_there_is_refused(asked, network):

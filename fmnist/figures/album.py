@@ -56,13 +56,10 @@ class Album:
         self.pictures.append((title, path))
         return True
 
-    def leave_out(self, *files: str) -> None:
-        """Remove `files` that were drawn of an earlier network, where there are none of this one."""
-        for path in (self.folder / f"{self.prefix}{file}" for file in files):
-            try:
-                path.unlink(missing_ok=True)
-            except PermissionError:
-                print(f"{path} is of another network and cannot be removed; close the program that shows it")
+    def from_before(self, *files: str) -> str:
+        """Words on those of `files`, now left out, that stand there from before; empty where none does."""
+        there = [f"{self.prefix}{file}" for file in files if (self.folder / f"{self.prefix}{file}").exists()]
+        return f"; from before, perhaps of another network: {', '.join(there)}" if there else ""
 
     def keep(self, file: str, name: str) -> None:
         """Copy the picture `file` to NAME.png, or NAME_2.png and so on, which later pictures leave alone.
@@ -199,8 +196,10 @@ def draw_layers(album: Album, model: nn.Module, title: str, sample: Sample, laye
     if not all(np.isfinite(values).all() for values in (probabilities, *(stage.maps for stage in stages))):
         raise Refused(f"{title}: its weights make no finite numbers of this image; train it anew")
     if layer is None and not any(stage.source for stage in stages):
-        print(f"{title} has no convolution: kernels_grid.png, features_grid.png and progression.png are left out")
-        album.leave_out("kernels_grid.png", "features_grid.png", "progression.png")
+        before = album.from_before("kernels_grid.png", "features_grid.png", "progression.png")
+        print(
+            f"{title} has no convolution: kernels_grid.png, features_grid.png and progression.png are left out{before}"
+        )
     else:
         _draw_kernels(album, model, title, sample, choose_stage(title, stages, layer))
         drawn = [stage for stage in stages if activations.is_worth_drawing(model, stage)]
@@ -236,8 +235,7 @@ def draw_explanation(
     try:
         explained = explanations.explain(model, sample.pixels, explanations.classes_to_explain(probabilities, asked))
     except Refused as why:
-        print(f"explanation.png is left out: {title}: {why}")
-        album.leave_out("explanation.png")
+        print(f"explanation.png is left out: {title}: {why}{album.from_before('explanation.png')}")
         return None
     about = f"{title}: explanation, {sample.title}"
     album.add("explanation.png", about, explanation_figures.explanation, sample.pixels, explained, probabilities)
