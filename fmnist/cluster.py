@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,12 +127,19 @@ def program(*files: str) -> dict[str, str]:
     """
     versions = {"sources": _sources(), "python": platform.python_version()}
     versions |= {name: _version(name) for name in LIBRARIES}
-    return versions | {name: _digest(Path(name)) if Path(name).is_file() else "missing" for name in files}
+    return versions | {name: _imported(name) if Path(name).is_file() else "missing" for name in files}
 
 
-@lru_cache(maxsize=1)
+# What a process has once imported stays as it was then, whatever becomes of the files.
+
+
+@cache
+def _imported(name: str) -> str:
+    return _digest(Path(name))
+
+
+@cache
 def _sources() -> str:
-    """The digest of this program's sources as they were when it was first asked for: what was imported stays so."""
     return _digest(*sorted([*ROOT.glob("*.py"), *ROOT.glob("fmnist/*.py")]))
 
 

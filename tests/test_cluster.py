@@ -153,11 +153,16 @@ def test_each_version_and_file_that_differs_is_named(tmp_path, monkeypatch):
 
 
 def test_a_worker_tells_the_sources_that_it_has_imported_and_not_those_on_the_disk_now(tmp_path, monkeypatch):
-    before = cluster.program()["sources"]
+    own = tmp_path / "my_net.py"
+    assert cluster.program(str(own))[str(own)] == "missing"
+    own.write_text("of the user's own")
+    before = cluster.program(str(own))
+    own.write_text("changed")
     (tmp_path / "cnn.py").write_text("changed")
-    (tmp_path / "my_net.py").write_text("of the user's own")
     monkeypatch.setattr(cluster, "ROOT", tmp_path)
-    assert cluster.program(str(tmp_path / "my_net.py"))["sources"] == before
+    assert cluster.program(str(own)) == before
+    (tmp_path / "another.py").write_text("of the user's own as well")
+    assert cluster.program(str(tmp_path / "another.py"))["sources"] == before["sources"]
 
 
 def test_no_folder_to_write_in_is_told(tmp_path):
