@@ -37,7 +37,10 @@ def _option(default: Any, words: str, low: float | None = None, high: float | No
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one network is trained. All of it is stored in its checkpoints, and must agree on resume, but for epochs."""
+    """How one network is trained. All of it is stored in its checkpoints.
+
+    On resume it must agree; an unfinished training may be given more epochs, where the schedule does not rest on them.
+    """
 
     epochs: int = _option(20, "passes over the training images", 1, 10_000)
     batch_size: int = _option(64, "images per step", 1, 60_000)
@@ -90,7 +93,10 @@ class Network:
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """All that decides what training makes of this network, as plain values; of the user's own, its file alone."""
+        """All that decides what training makes of this network, as plain values.
+
+        Of the sources of a user's own it has the digest of the file that is named, not of others that this imports.
+        """
         file, _, name = self.class_path.rpartition(":")
         described = {"class": f"{Path(file).name}:{name}", **self.arguments}
         if self.is_users_own:  # a class can be rewritten between a run and its resumption
@@ -231,6 +237,9 @@ def _import_file(path: str) -> Any:
     spec = importlib.util.spec_from_file_location(f"users_own_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # as an import does: dataclasses and TorchScript look a class's module up
+    beside = (one.stem for one in ROOT.glob("*.py") if any((file.parent / n).exists() for n in (one.name, one.stem)))
+    named_like_ours = set(beside) if file.parent != ROOT else set()
+    ours = {name: sys.modules.pop(name) for name in named_like_ours & sys.modules.keys()}
     sys.path.insert(0, str(file.parent))
     try:
         _digest(path)  # now, before it is read: it may be edited while the data set is fetched
@@ -239,10 +248,9 @@ def _import_file(path: str) -> Any:
         raise Refused(f"{path}: cannot be imported ({kind_and_line(error)})") from None
     finally:
         sys.path.remove(str(file.parent))
-    if file.parent != ROOT:
-        for name in {path.stem for path in ROOT.glob("*.py")} & sys.modules.keys():
-            if sys.modules[name].__file__ == str(file.parent / f"{name}.py"):
-                del sys.modules[name]  # or it would be taken for this program's from now on
+        for name in named_like_ours:  # they would be taken for this program's from now on
+            sys.modules.pop(name, None)
+        sys.modules.update(ours)
     return module
 
 

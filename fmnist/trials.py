@@ -131,7 +131,7 @@ def plan(recipe: Recipe, seeds: int, dataset: FashionMNIST, machine: Machine, ch
     folder = Path(checkpoints_folder).absolute()
 
     def trial(network: Network, part: int | None = None) -> Trial:
-        return Trial(network, *about_data, machine if network.is_torch else machine.by_numpy, folder, part)
+        return Trial(network, *about_data, machine if network.is_torch else machine.for_numpy, folder, part)
 
     auditors = [trial(network, part) for part, network in enumerate(recipe.auditors)]
     return [trial(network) for network in recipe.trainings(seeds)] + auditors
@@ -140,15 +140,16 @@ def plan(recipe: Recipe, seeds: int, dataset: FashionMNIST, machine: Machine, ch
 def train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool] = lambda: True) -> None:
     """Train the trial's network, or what is left of its training, score it on the test images, once, and store that.
 
-    Once the trial is no longer wanted, it ends with the epoch under way. Raises
-    Failed then, or if the training cannot go on; Refused for damaged checkpoints.
+    Once the trial is no longer wanted, it ends with the epoch under way. Raises Failed then, or if the training cannot
+    go on; Refused for damaged checkpoints.
     """
     with _held(trial):
         if trial.is_finished():
             trial.checkpoints.finish()  # where a kill came before it
             print(f"{trial.network.title}, seed {trial.network.training.seed}, trained already")
         else:
-            _train(trial, dataset, is_wanted)
+            with _ones_own_in_words(trial.network):
+                _train(trial, dataset, is_wanted)
 
 
 def tidy(trial: Trial) -> None:
@@ -195,8 +196,7 @@ def _train(trial: Trial, dataset: FashionMNIST, is_wanted: Callable[[], bool]) -
     learner = learners.make_learner(network.build(), config, trial.machine, steps)
     progress = training.resume(learner, config, kept)
     print(f"{network.title}, seed {config.seed}{_where(progress.history, config)}")
-    with _ones_own_in_words(network):
-        progress = training.fit(learner, training_data, config, kept, progress)
+    progress = training.fit(learner, training_data, config, kept, progress)
     training.select(learner, progress)
     best = training.selected_epoch(progress.history, config)
     if best:

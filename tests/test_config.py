@@ -230,23 +230,28 @@ def test_its_file_may_import_its_neighbours_and_options_reach_its_arguments(tmp_
         own(tmp_path, content, kernels=[3])
 
 
-def test_a_neighbour_called_like_a_file_of_this_program_is_not_taken_for_that(tmp_path):
+@pytest.mark.parametrize("is_imported", [False, True])
+@pytest.mark.parametrize("neighbour", ["cnn.py", "cnn/__init__.py"])
+def test_a_neighbour_called_like_a_file_of_this_program_is_not_taken_for_that(is_imported, neighbour, tmp_path):
     import cnn
 
-    (tmp_path / "cnn.py").write_text("WIDTH = 144\n")
-    content = NET.replace("4 * 36", "WIDTH") + "\nfrom cnn import WIDTH\n"
-    ours = sys.modules.pop("cnn")
+    (tmp_path / neighbour).parent.mkdir(exist_ok=True)
+    (tmp_path / neighbour).write_text("WIDTH = 144\n")
+    if not is_imported:
+        del sys.modules["cnn"]
     try:
-        own(tmp_path, content).checked()
-        assert config.import_class("cnn:CNN").__module__ == "cnn"
+        own(tmp_path, NET.replace("4 * 36", "WIDTH") + "\nfrom cnn import WIDTH\n").checked()
+        assert config.import_class("cnn:CNN").__name__ == "CNN"
+        assert (config.import_class("cnn:CNN") is cnn.CNN) == is_imported
     finally:
-        sys.modules["cnn"] = ours
-    assert config.import_class("cnn:CNN") is cnn.CNN
+        sys.modules["cnn"] = cnn
 
 
-def test_what_goes_wrong_in_a_network_of_ones_own_is_said_in_one_line_and_ends_no_other_trial(tmp_path, capsys):
+@pytest.mark.parametrize("mode", ["self.training", "not self.training"])
+def test_what_goes_wrong_in_a_network_of_ones_own_is_said_in_one_line_and_ends_no_other_trial(mode, tmp_path):
     content = NET.replace(
-        "return self", "if len(images) > 2 and torch.initial_seed() % 2: raise KeyError('a')\n        return self"
+        "return self",
+        f"if {mode} and len(images) > 2 and torch.initial_seed() % 2: raise KeyError('a')\n        return self",
     )
     recipe = own(tmp_path, "import torch\n" + content, epochs=1).checked()
     made = [torch.from_numpy(array) for array in tiny.make(train=120, test=40)]
