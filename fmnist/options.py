@@ -323,6 +323,8 @@ def _check_together(recipe: Recipe, options: Mapping[str, Any]) -> None:
         trained = f"{recipe.name} trains no network"
         if "audit" in options:
             honoured, trained = {*honoured, "precision"}, "the audit trains the same networks always"
+        elif options.get("device", "auto") not in ("auto", "cpu"):
+            raise Refused(f"--device {options['device']}: {recipe.name} computes on the CPU; leave it out")
         for name in options:
             if name not in honoured:
                 raise Refused(f"{option(name)}: {trained}")
