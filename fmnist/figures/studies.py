@@ -7,6 +7,7 @@ each change is from the baseline.
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from math import ceil
 from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ MEASURES = {"validation_accuracy": "on validation images, which select", "test_a
 DECADE = 10  # a numeric setting whose values span more gets a logarithmic axis
 # In inches: a character and a line of a label, and what a panel has beside its axis.
 CHARACTER, LINE, BESIDE_PANEL = 0.1, 0.22, 0.8
+WIDEST = 11  # of a panel; where more values have no room for their names, some are left out
 USUAL_LABEL = 6  # characters of a value, as in 0.0001
 
 
@@ -135,7 +137,10 @@ def _value_axis(axes: Axes, name: str, values: Sequence[Any]) -> np.ndarray:
         axes.set_xscale("linear")
         axes.set_xlim(-0.5, len(values) - 0.5)
     widths = CHARACTER * np.array([len(label) + 1 for label in labels])
-    axes.set_xticks(places, labels, rotation=90 if (gaps < (widths[1:] + widths[:-1]) / 2).any() else 0)
+    every = max(1, ceil(LINE / gaps.min(initial=room)))  # more than one only at equal distances
+    axes.set_xticks(
+        places[::every], labels[::every], rotation=90 if (gaps < (widths[1:] + widths[:-1]) / 2).any() else 0
+    )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(name.replace("_", " "))
     return places
@@ -158,8 +163,8 @@ def _scaled(axes: Axes, numbers: Sequence[float]) -> np.ndarray:
 
 
 def _least_width(study: Study) -> float:
-    """How wide a panel is in which all values of each setting can be named, in inches."""
-    return BESIDE_PANEL + LINE * max(map(len, study.settings.values()))
+    """How wide a panel is in which all values of each setting can be named, in inches, up to WIDEST."""
+    return min(WIDEST, BESIDE_PANEL + LINE * max(map(len, study.settings.values())))
 
 
 def _label_height(study: Study) -> float:
