@@ -60,15 +60,17 @@ def table(told: Told) -> str:
 def write(path: Path | str, compared: Compared, told: Told, classes: Sequence[str]) -> None:
     """Write comparison.html. Raises OSError, naming `path`, if it cannot be written."""
     shown, embedded = _embedded(compared)
-    first = compared.entries[0].trials[0]
+    first_trials = [entry.trials[0] for entry in compared.entries]
     page = environment().get_template("comparison.html.j2")
     text = page.render(
         told=told,
         titles=[entry.title for entry in compared.entries],
         runs=list(dict.fromkeys(str(trial.run) for entry in compared.entries for trial in entry.trials)),
-        sprite=sprite_of(first.images[shown]) if len(shown) else "",
+        sprite=sprite_of(first_trials[0].images[shown]) if len(shown) else "",
         embedded=plain({"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), **embedded}),
-        look=look_at_image(str(first.run / f"{first.record['name']}.pth"), first.record["settings"]),
+        look=look_at_image(
+            (str(one.run / f"{one.record['name']}.pth"), one.record["settings"]) for one in first_trials
+        ),
     )
     write_text(path, text)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.captions import alternative, caption, owner_and_kind
+from fmnist.config import import_class
 from fmnist.errors import command
 from fmnist.files import atomic_write, plain, write_text
 from fmnist.remarks import first_seed, release_warnings, remarks
@@ -109,7 +110,7 @@ def write_report(
         classes=list(classes),
         sprite=sprite,
         embedded={"size": TILE, "perRow": TILES_PER_ROW, "classes": list(classes), "images": plain(rows)},
-        look=look_at_image(f"FOLDER/{networks[-1]}.pth", metrics["models"][networks[-1]]["config"]) if networks else "",
+        look=look_at_image((f"FOLDER/{name}.pth", metrics["models"][name]["config"]) for name in reversed(networks)),
     )
     write_text(path, text)
 
@@ -137,11 +138,20 @@ def add_figures(path: Path | str, figures: Iterable[tuple[str, Path | str]]) -> 
             file.write(before + FIGURES_BEGIN + section.encode(errors="backslashreplace") + FIGURES_END + after)
 
 
-def look_at_image(weights: str, config: Mapping[str, Any]) -> str:
-    """The command that shows what the layers of a network, of these `weights` and `config`, make of a test image."""
-    class_path = config["network"]["class"]
-    own = ["--network", class_path] if ".py:" in class_path else []  # of the user's own
-    return command("kernel_vis.py", "--weights", weights, *own, "--index", "NUMBER")
+def look_at_image(networks: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """The command that shows what the layers of a network make of a test image: of the first that torch trains.
+
+    Of each of the `networks` it takes the place of the weights and the config; empty if torch trains none of them.
+    """
+    from torch import nn
+
+    for weights, config in networks:
+        class_path = config["network"]["class"]
+        if ".py:" in class_path:  # of the user's own
+            return command("kernel_vis.py", "--weights", weights, "--network", class_path, "--index", "NUMBER")
+        if issubclass(import_class(class_path), nn.Module):
+            return command("kernel_vis.py", "--weights", weights, "--index", "NUMBER")
+    return ""
 
 
 def environment() -> "Environment":
