@@ -68,7 +68,7 @@ def assignments(words: Iterable[str]) -> dict[str, list[str]]:
 def read(kind: Any, text: str) -> Any:
     """Return what `text` says as a value of the annotation `kind`: numbers, words, true, false, none, 32+64 for a list.
 
-    "none" is an empty list where `kind` knows no None.
+    "none" is an empty list where it can be nothing else.
 
     Raises ValueError if it is no such value, TypeError if `kind` is one that has no words.
     """
@@ -82,7 +82,7 @@ def read(kind: Any, text: str) -> Any:
     if kind is types.NoneType:
         return _chosen(text, {"none": None})
     if isinstance(origin, type) and issubclass(origin, Sequence) and inner:
-        return [] if text == "none" else [read(inner[0], part) for part in text.split("+")]
+        return _read_list(inner[0], text)
     if kind not in (int, float, str):
         raise TypeError(kind)
     value = kind(text)
@@ -91,11 +91,20 @@ def read(kind: Any, text: str) -> Any:
     return value
 
 
+def _read_list(kind: Any, text: str) -> list[Any]:
+    try:
+        return [read(kind, part) for part in text.split("+")]
+    except ValueError:
+        if text == "none":
+            return []
+        raise
+
+
 def _read_one_of(kinds: Iterable[Any], text: str) -> Any:
-    if text == "none" and types.NoneType in kinds:  # and no empty list
-        return None
     reasons = []
-    for kind in kinds:
+    for kind in sorted(
+        kinds, key=lambda kind: typing.get_origin(kind) not in (None, Literal)
+    ):  # lists last: see "none"
         try:
             return read(kind, text)
         except ValueError as error:

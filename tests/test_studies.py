@@ -106,6 +106,9 @@ def test_a_study_draws_no_gains_from_version_to_version_and_the_layers_of_its_be
         (list[float], "0.5", [0.5]),
         (Sequence[int], "none", []),
         (Sequence[int] | None, "none", None),
+        (Sequence[int] | Literal["none", "all"], "none", "none"),
+        (Literal["none", "batch"] | None, "none", "none"),
+        (Sequence[str], "none", ["none"]),
         (int | Sequence[int] | None, "2", 2),
         (int | Sequence[int] | None, "2+1", [2, 1]),
         (int | Sequence[int] | None, "none", None),
@@ -475,6 +478,7 @@ FORMS = {
     "zero and many": drawn({"label_smoothing": [0.0, *(n / 100 for n in range(1, 13))]}, seeds=1),
     "numbers too near to be named": drawn({"batch_size": [63, 64, 65, 1000]}, seeds=1),
     "very many": drawn({"epochs": [*range(1, 41)]}, seeds=1),
+    "hundreds": drawn({"dropout": [n / 1000 for n in range(300)]}, seeds=1),
     "long lists": drawn({"kernels": [[16] * n for n in range(5, 11)]}, ("ffn", "cnn")),
     "words": drawn({"pool": ["max", "avg", "stride"]}, ("cnn", "other"), 1),
     "two settings": drawn({"hidden": LISTS, "lr": RATES}),
@@ -503,6 +507,10 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_picture_is_whole_and_readable(form, tmp_path):
     check_picture(lambda path: pictures.draw(path, FORMS[form], "Study"), tmp_path)
+
+
+def test_the_picture_of_many_values_grows_no_wider_than_a_sheet(tmp_path):
+    assert pictures.draw(tmp_path / "s.png", FORMS["hundreds"], "Study").get_figwidth() <= 2 * pictures.WIDEST
 
 
 def test_changes_are_drawn_as_differences_from_the_baseline_seed_by_seed(tmp_path):
