@@ -14,7 +14,7 @@ from fmnist.errors import Refused
 
 
 class Machine(NamedTuple):
-    """Where each network is trained, in which number format, "fp32" or "bf16", and by how many threads."""
+    """Where networks are trained, in which number format, "fp32" or "bf16", and by how many threads."""
 
     device: torch.device
     precision: str
@@ -27,7 +27,7 @@ class Machine(NamedTuple):
         return {"device": self.device.type, "precision": self.precision, "threads": self.threads, **card}
 
     @property
-    def by_numpy(self) -> "Machine":
+    def for_numpy(self) -> "Machine":
         """What of it NumPy computes on: the processor, in single precision."""
         return self._replace(device=torch.device("cpu"), precision="fp32")
 
@@ -51,7 +51,7 @@ def choose(options: Mapping[str, str], by_torch: bool) -> Machine:
     """
     device = choose_device(options.get("device", "auto" if by_torch else "cpu"))
     machine = Machine(device, choose_precision(options.get("precision", "auto"), device), torch.get_num_threads())
-    return machine if by_torch else machine.by_numpy
+    return machine if by_torch else machine.for_numpy
 
 
 def prepare(machine: Machine) -> None:

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-WORK_EDGE = 560  # pixels of the longest edge for which BLUR is meant; larger photographs have less than twice as many
+WORK_EDGE = (
+    560  # pixels of the longest edge for which BLUR is meant; of larger photographs it has fewer than twice as many
+)
 COARSE_EDGE = 260  # pixels of the longest edge at which shadows are sought: five for a unit
 UNITS = 48  # of the picture's longest edge
 SMALLEST = 28  # pixels; the data set's own images are trimmed, with neither ground nor shadow around the garment

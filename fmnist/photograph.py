@@ -56,7 +56,7 @@ class Prepared(NamedTuple):
 def read(path: Path | str) -> Image.Image:
     """Return the photograph at `path` upright in RGB; a longest edge of 2,240 pixels or more is reduced.
 
-    By a whole factor, which leaves at least 1,120 of them. The content decides on the format, not the name's ending.
+    It is reduced by a whole factor, to at least 1,120. The content decides on the format, not the name's ending.
     Transparent parts become plain background. Raises Refused, naming the file, if it is missing, unreadable, cut short,
     of another format than PNG, JPEG, WebP, BMP and GIF, or larger than 64 megapixels (decided from the header, before
     decoding).

@@ -258,7 +258,7 @@ def epochs_text(models: "Iterable[Model]") -> str:
 
 
 def range_text(numbers: Sequence[int], write: Callable[[int], str] = str) -> str:
-    """ "10", or "8 to 10"."""
+    """The least and the greatest of `numbers`, as in "8 to 10"; where they are one, that."""
     return " to ".join(map(write, sorted({min(numbers), max(numbers)})))
 
 

@@ -88,7 +88,7 @@ def resume(learner: Learner, config: TrainConfig, checkpoints: Checkpoints) -> P
     else:
         raise Refused(
             f"{checkpoints.folder}: a training that has finished keeps no optimizer's state, to go on with after epoch "
-            f"{len(history)}: --resume with --epochs {len(history)}, or leave it out to start anew"
+            f"{len(history)}: give --epochs {len(history)}, or leave out --resume to start anew"
         )
     return Progress(history, checkpoint["best_state"])
 

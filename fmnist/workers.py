@@ -35,7 +35,7 @@ SCHEDULER_LOST = (
 
 
 def jobs(options: Mapping[str, Any], machines: Sequence[Machine]) -> int:
-    """How many trials --jobs asks to be trained side by side, of one on each of `machines`."""
+    """How many trials --jobs asks to be trained side by side; `machines` has that of each trial."""
     asked = options.get("jobs", 1)
     if asked == "auto":
         from joblib import cpu_count
@@ -47,7 +47,7 @@ def jobs(options: Mapping[str, Any], machines: Sequence[Machine]) -> int:
 
 
 def threads(options: Mapping[str, Any], machine: Machine, count: int) -> int:
-    """By how many threads each of `count` trials is computed on `machine`, which has as many as one alone takes."""
+    """By how many threads each of `count` trials is computed; `machine` has as many as a single one would take."""
     if "cluster" in options:
         return 1  # a worker has one core
     side_by_side = jobs(options, [machine] * count)

@@ -552,10 +552,19 @@ def test_words_stand_out_and_everything_has_a_name(flags, classic, tmp_path):
     const nameless = [...document.querySelectorAll(named)].filter((e) =>
       !(e.ariaLabel || e.getAttribute("aria-labelledby") || e.textContent.trim() || e.labels?.length));
     const spoken = [...document.querySelectorAll("[aria-live=polite]")].map((e) => e.id);
-    return {{words, spoken, ground: ground(document.body), nameless: nameless.map((e) => e.outerHTML.slice(0, 99))}};
+    map("features.conv2", 3).focus();
+    const places = [];
+    for (const key of ["", "ArrowRight", "ArrowDown"]) {{
+      if (key) press(key);
+      await pause();
+      places.push(at("#place").textContent);
+    }}
+    const bare = nameless.map((e) => e.outerHTML.slice(0, 99));
+    return {{words, spoken, places, ground: ground(document.body), nameless: bare}};
     """
     seen = opened(tmp_path, classic, script, *flags)
     assert (sum(seen["ground"]) < 384) == bool(flags)
     assert seen["words"][0] >= 4.5, seen["words"]
     assert seen["nameless"] == []
     assert {"likeliest", "loss", "place"} <= {*seen["spoken"]}
+    assert len({*seen["places"]}) == 3, "arrow keys come to another value, which is said there"

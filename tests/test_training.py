@@ -429,7 +429,7 @@ def test_of_a_finished_training_the_scored_weights_are_had_again(tmp_path):
 def test_a_finished_training_does_not_go_on_as_its_optimizer_is_gone(tmp_path):
     trained(SEESAW, tmp_path)
     Checkpoints(tmp_path, "net", SETTINGS).finish()
-    with pytest.raises(Refused, match="to go on with after epoch 7: --resume with --epochs 7"):
+    with pytest.raises(Refused, match="to go on with after epoch 7: give --epochs 7"):
         gone_on_with(learner(SEESAW), replace(SEESAW, epochs=9), tmp_path)
 
 

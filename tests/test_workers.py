@@ -191,4 +191,4 @@ def test_the_cores_are_shared_out(options, device, trials, side_by_side, threads
 
 def test_a_card_is_not_shared_where_numpy_trains_as_well():
     machine = Machine(torch.device("cuda"), "fp32", 2)
-    assert workers.jobs({"jobs": "auto"}, [machine.by_numpy, machine, machine]) == 1
+    assert workers.jobs({"jobs": "auto"}, [machine.for_numpy, machine, machine]) == 1
