@@ -11,12 +11,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import NoReturn
 
-NO_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "alloc_failed",
-)  # the last two: Windows, cuBLAS
+# What torch says on most systems; its allocator of main memory on Linux, on Windows; cuBLAS and cuDNN.
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 OUT_OF_MEMORY = "out of memory: a smaller batch needs less, for example --batch-size 32"
 

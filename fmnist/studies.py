@@ -104,7 +104,7 @@ def _read_one_of(kinds: Iterable[Any], text: str) -> Any:
     reasons = []
     for kind in sorted(
         kinds, key=lambda kind: typing.get_origin(kind) not in (None, Literal)
-    ):  # lists last: see "none"
+    ):  # lists, "none" too, last
         try:
             return read(kind, text)
         except ValueError as error:
