@@ -102,9 +102,8 @@ def _read_list(kind: Any, text: str) -> list[Any]:
 
 def _read_one_of(kinds: Iterable[Any], text: str) -> Any:
     reasons = []
-    for kind in sorted(
-        kinds, key=lambda kind: typing.get_origin(kind) not in (None, Literal)
-    ):  # lists, "none" too, last
+    # Lists come last, as "none" is one only where nothing else takes it.
+    for kind in sorted(kinds, key=lambda kind: typing.get_origin(kind) not in (None, Literal)):
         try:
             return read(kind, text)
         except ValueError as error:
