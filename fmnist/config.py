@@ -25,6 +25,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "adadelta")
 SCHEDULES = ("constant", "plateau", "cosine", "one-cycle", "linear")
 LENGTH_MATTERS = ("cosine", "one-cycle", "linear")  # laid out over all epochs, and moved at every step
 POOLS = ("max", "avg", "stride")
+WITHOUT_TORCH = ("numpy_ffn:NumpyFFN",)  # the classes of networks that bring their own backward pass
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 REPRODUCTION_SEEDS = 5  # from fewer, a published figure is not judged

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.captions import alternative, caption, owner_and_kind
-from fmnist.config import import_class
+from fmnist.config import WITHOUT_TORCH
 from fmnist.errors import command
 from fmnist.files import atomic_write, plain, write_text
 from fmnist.remarks import first_seed, release_warnings, remarks
@@ -142,15 +142,13 @@ def look_at_image(networks: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     """The command that shows what the layers of a network make of a test image: of the first that torch trains.
 
     Of each of the `networks` it takes the place of the weights and the config; empty if torch trains none of them.
+    Imports no class: a run that is compared may come from elsewhere, and name any.
     """
-    from torch import nn
-
     for weights, config in networks:
         class_path = config["network"]["class"]
-        if ".py:" in class_path:  # of the user's own
-            return command("kernel_vis.py", "--weights", weights, "--network", class_path, "--index", "NUMBER")
-        if issubclass(import_class(class_path), nn.Module):
-            return command("kernel_vis.py", "--weights", weights, "--index", "NUMBER")
+        if class_path not in WITHOUT_TORCH:
+            own = ["--network", class_path] if ".py:" in class_path else []
+            return command("kernel_vis.py", "--weights", weights, *own, "--index", "NUMBER")
     return ""
 
 

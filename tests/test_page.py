@@ -241,6 +241,7 @@ def test_the_page_says_how_it_was_made(tmp_path):
         ("cnn:CNN", "--weights FOLDER/cnn.pth --index NUMBER"),
         ("my_net.py:Net", "--weights FOLDER/cnn.pth --network my_net.py:Net --index NUMBER"),
         ("numpy_ffn:NumpyFFN", "--weights FOLDER/ffn.pth --index NUMBER"),
+        ("no_such_module:Net", "--weights FOLDER/cnn.pth --index NUMBER"),  # nothing is imported
     ],
 )
 def test_the_page_says_how_to_look_at_one_of_its_images(tmp_path, network_class, words):

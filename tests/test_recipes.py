@@ -11,7 +11,7 @@ from torchvision.transforms.functional import resize
 
 from cnn import CNN, ResNet18
 from ffn import FFN
-from fmnist.config import Network, Recipe, TrainConfig
+from fmnist.config import WITHOUT_TORCH, Network, Recipe, TrainConfig
 from recipes import RECIPES
 
 
@@ -211,3 +211,7 @@ def test_a_docstring_counts_the_parameters_and_explains_every_argument(kind):
 
 def test_a_recipe_without_networks_is_a_recipe_too():
     assert Recipe("r", "", "").checked().trainings(3) == []
+
+
+def test_the_classes_that_do_without_torch_are_known_by_name():
+    assert {network.class_path for network in NETWORKS.values() if not network.is_torch} == {*WITHOUT_TORCH}
